@@ -1,0 +1,50 @@
+# Actionlake: `make help` lists what there is. Everything runs from .venv, which the first target that needs it makes.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PORT ?= 8080
+DATA ?= ./data
+PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+
+.DEFAULT_GOAL := help
+.PHONY: help install run test test-faults lint type bench check clean
+
+help: ## Show this list
+	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e .
+	@touch $@
+
+$(VENV)/.installed-dev: pyproject.toml constraints.txt | $(BIN)/python
+	$(PIP_INSTALL) -e '.[dev]'
+	@touch $@ $(VENV)/.installed
+
+install: $(VENV)/.installed-dev ## Make .venv with everything for use and development
+
+run: $(VENV)/.installed ## Serve on http://127.0.0.1:8080 over ./data (PORT=, DATA= change that)
+	$(BIN)/actionlake serve --port $(PORT) --data $(DATA)
+
+test: install ## Run the fast test suite
+	$(BIN)/python -m pytest
+
+test-faults: install ## Run the long forms of the fault tests (thousands of kills; about an hour)
+	ACTIONLAKE_TEST_LONG=1 $(BIN)/python -m pytest tests/faults --timeout=0 -s
+
+lint: install ## Check style and formatting
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+type: install ## Check types (mypy, strict)
+	$(BIN)/mypy
+
+bench: install ## Measure against the baseline in one run; writes docs/performance.md
+	$(BIN)/python -m bench
+
+check: lint type test ## What CI runs: lint, types, tests
+
+clean: ## Remove .venv and caches (never ./data)
+	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis

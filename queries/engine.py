@@ -1,0 +1,142 @@
+"""The DuckDB that answers the service's own questions: one instance a process, one connection a query.
+
+The bytes that a query reads are DuckDB's own count of what it asked of the file system. Its cache of file contents is
+off for that reason: with it the count is 0 for everything read before, and the kernel caches files anyway. Footers
+are cached, so that a file that was opened before costs its column chunks only.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from storage.errors import StoreError
+
+
+class QueryStopped(StoreError):
+    """The query was interrupted: its time was up, or nobody waits for it any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class EngineLimits:
+    """What all queries of a process may use together.
+
+    Attributes:
+        memory_bytes_max: of DuckDB; beyond it a query spills to disk, or fails.
+        threads: of DuckDB.
+        temp_bytes_max: of spilled data.
+    """
+
+    memory_bytes_max: int = 1 << 30
+    threads: int = 2
+    temp_bytes_max: int = 2 << 30
+
+
+class Engine:
+    """One in-memory DuckDB instance."""
+
+    def __init__(self, limits: EngineLimits, temp_folder: Path) -> None:
+        self._connection = duckdb.connect(
+            ":memory:",
+            config={
+                "memory_limit": f"{limits.memory_bytes_max}B",
+                "threads": limits.threads,
+                "temp_directory": str(temp_folder),
+                "max_temp_directory_size": f"{limits.temp_bytes_max}B",
+                "python_enable_replacements": False,
+                "autoinstall_known_extensions": False,
+                "autoload_known_extensions": False,
+                "enable_external_file_cache": False,
+                "preserve_insertion_order": True,
+            },
+        )
+        self._connection.execute("SET GLOBAL TimeZone = 'UTC'")
+        self._connection.execute("SET GLOBAL parquet_metadata_cache = true")
+
+    def connect(self) -> QueryConnection:
+        """Open a connection for one query; close it after use."""
+        return QueryConnection(self._connection.cursor())
+
+    def close(self) -> None:
+        """Close the instance; connections that are still open go with it."""
+        self._connection.close()
+
+
+class QueryConnection:
+    """A connection for one query, run in one thread, which any other thread may interrupt."""
+
+    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+        self._cursor = cursor
+        self._lock = threading.Lock()
+        self._stopped = False
+        self._closed = False
+        cursor.execute("PRAGMA enable_profiling = 'no_output'")
+
+    def register(self, name: str, table: pa.Table) -> None:
+        """Let *table* be queried as *name*."""
+        self._cursor.register(name, table)
+
+    def fetch(self, sql: str, parameters: Mapping[str, object]) -> pa.Table:
+        """Run a query and return its whole result.
+
+        Raises:
+            QueryStopped: `interrupt` was called, before or meanwhile.
+        """
+        with self._translated():
+            return self._cursor.execute(sql, dict(parameters)).to_arrow_table()
+
+    def stream(self, sql: str, parameters: Mapping[str, object], *, batch_rows: int) -> pa.RecordBatchReader:
+        """Run a query and return its result as a stream; the connection must stay open until it is read.
+
+        Raises:
+            QueryStopped: `interrupt` was called, before or meanwhile.
+        """
+        with self._translated():
+            return self._cursor.execute(sql, dict(parameters)).to_arrow_reader(batch_rows)
+
+    def bytes_read(self) -> int:
+        """The bytes that the last query, once all of it was fetched, read from files."""
+        return int(self._profile()["total_bytes_read"])
+
+    def _profile(self) -> dict[str, Any]:
+        profile: dict[str, Any] = json.loads(self._cursor.get_profiling_information("json"))
+        return profile
+
+    def interrupt(self) -> None:
+        """Stop the query that runs, or the next one; without effect once it is closed."""
+        with self._lock:
+            self._stopped = True
+            if not self._closed:
+                self._cursor.interrupt()
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        if self._stopped:
+            raise QueryStopped("the query was stopped")
+        try:
+            yield
+        except duckdb.InterruptException as error:
+            raise QueryStopped("the query was stopped") from error
+
+    def close(self) -> None:
+        """Close the connection."""
+        with self._lock:
+            self._closed = True
+            self._cursor.close()
+
+    def __enter__(self) -> QueryConnection:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

@@ -1,0 +1,115 @@
+"""Bytes on their way out: in chunks of a sensible size, closed together with what they come from."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterator
+from types import TracebackType
+from typing import Final
+
+CHUNK_BYTES: Final = 256 * 1024
+CHUNK_BYTES_MAX: Final = 1024 * 1024
+
+Piece = bytes | memoryview
+
+
+class ByteStream(Iterator[bytes]):
+    """An answer's bytes in chunks of at most 1 MiB, encoded as they are asked for.
+
+    Closing it, at any time and also before the first chunk, closes the source that the rows come from; so does its
+    end, and an error. Used by one thread at a time.
+    """
+
+    def __init__(self, pieces: Iterator[Piece], close_source: Callable[[], object]) -> None:
+        """Chunk *pieces*; *close_source* is called once, when they are not needed any more."""
+        self._chunks = _chunked(pieces)
+        self._pieces = pieces
+        self._close_source: Callable[[], object] | None = close_source
+
+    def __next__(self) -> bytes:
+        try:
+            return next(self._chunks)
+        except BaseException:
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Stop encoding and close the source; without effect a second time."""
+        close_source, self._close_source = self._close_source, None
+        if close_source is None:
+            return
+        try:
+            for one in (self._chunks, self._pieces):
+                if (close := getattr(one, "close", None)) is not None:
+                    close()
+        finally:
+            close_source()
+
+    def __enter__(self) -> ByteStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+def _chunked(pieces: Iterator[Piece]) -> Iterator[bytes]:
+    """Join small pieces and cut large ones.
+
+    As much is held back as was sent already, up to a chunk: the first bytes leave at once, and many small pieces
+    become few chunks.
+    """
+    held: list[Piece] = []
+    held_bytes = 0
+    sent_bytes = 0
+    for piece in pieces:
+        held.append(piece)
+        held_bytes += len(piece)
+        if held_bytes and held_bytes >= min(CHUNK_BYTES, sent_bytes):
+            yield from _cut(held)
+            sent_bytes += held_bytes
+            held, held_bytes = [], 0
+    if held_bytes:
+        yield from _cut(held)
+
+
+def _cut(held: list[Piece]) -> Iterator[bytes]:
+    if sum(map(len, held)) <= CHUNK_BYTES_MAX:
+        yield b"".join(held)
+        return
+    small: list[Piece] = []
+    small_bytes = 0
+    for piece in held:
+        for start in range(0, len(piece), CHUNK_BYTES_MAX):
+            part = piece[start : start + CHUNK_BYTES_MAX]
+            if small_bytes + len(part) > CHUNK_BYTES_MAX:
+                yield b"".join(small)
+                small, small_bytes = [], 0
+            small.append(part)
+            small_bytes += len(part)
+    if small:
+        yield b"".join(small)
+
+
+class DrainedSink(io.RawIOBase):
+    """A file to write to, whose content is taken out again as it grows."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._pieces: list[Piece] = []
+
+    def writable(self) -> bool:
+        """It is."""
+        return True
+
+    def write(self, data: object) -> int:
+        """Keep *data*, which is not copied, until the next `drain`."""
+        view = memoryview(data)  # type: ignore[arg-type]  # any buffer, the base class says
+        self._pieces.append(view.cast("B"))
+        return view.nbytes
+
+    def drain(self) -> list[Piece]:
+        """Take out what was written since the last time."""
+        pieces, self._pieces = self._pieces, []
+        return pieces

@@ -1,0 +1,115 @@
+"""SQL over a folder, for its owner: a plain DuckDB in this process, with the table and the helper views in view.
+
+There is no sandbox here: whoever may read the folder may run what they like. Every statement sees the folder as it is
+at that moment, the rows that a running service has acknowledged and not flushed yet included.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+
+from queries.actions_view import HOT_ROWS, actions_sql
+from queries.views import view_statements
+from storage.errors import StoreError
+from storage.store import ReadView, Store
+
+_BATCH_ROWS = 10_000
+
+
+class LocalSqlError(StoreError):
+    """The statement is wrong, or failed; the message is DuckDB's."""
+
+
+@dataclass(slots=True)
+class LocalResult:
+    """A result that is read once, in batches, and figures that are right after it was read.
+
+    Attributes:
+        schema: of the batches.
+        batches: to be read once.
+        connection: DuckDB's, for showing tables.
+    """
+
+    schema: pa.Schema
+    batches: Iterator[pa.RecordBatch]
+    connection: duckdb.DuckDBPyConnection
+    started: float
+    total_files: int
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the statement began."""
+        return time.perf_counter() - self.started
+
+    def scan_line(self) -> str:
+        """Say what was scanned, for people."""
+        profile = json.loads(self.connection.get_profiling_information("json"))
+        files = sum(_files_read(profile))
+        read = profile["total_bytes_read"]
+        return f"{self.elapsed_s * 1000:,.0f} ms, scanned {files:,} of {self.total_files:,} files, {read:,} bytes"
+
+
+class LocalSql:
+    """A session: one connection whose view `actions` follows the store."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.connection = duckdb.connect(config={"enable_external_file_cache": False})
+        self.connection.execute("SET parquet_metadata_cache = true")
+        self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("PRAGMA enable_profiling = 'no_output'")
+        self._version = -1
+        self._files = 0
+
+    def refresh(self) -> None:
+        """Pin the newest state of the store in the view.
+
+        Raises:
+            StoreError: it cannot be read.
+        """
+        view: ReadView = self._store.read_view()
+        self.connection.register(HOT_ROWS, view.hot)
+        if view.snapshot.version != self._version:
+            columns = view.schema.table_schema
+            self.connection.execute(f"CREATE OR REPLACE VIEW actions AS {actions_sql(view.files, columns)}")
+            for name, select in view_statements(view.schema).items():
+                self.connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS {select}')
+            self._version = view.snapshot.version
+            self._files = len(view.files)
+
+    def run(self, statement: str) -> LocalResult:
+        """Run one statement, or several, and return the last one's result.
+
+        Raises:
+            LocalSqlError: it is wrong or failed.
+            StoreError: the store cannot be read.
+        """
+        self.refresh()
+        started = time.perf_counter()
+        try:
+            reader = self.connection.execute(statement).to_arrow_reader(_BATCH_ROWS)
+        except duckdb.Error as error:
+            raise LocalSqlError(str(error)) from error
+        return LocalResult(reader.schema, self._batches(reader), self.connection, started, self._files)
+
+    @staticmethod
+    def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from reader
+        except (duckdb.Error, pa.ArrowException) as error:
+            raise LocalSqlError(str(error)) from error
+
+
+def _files_read(node: dict[str, Any]) -> Iterator[int]:
+    files = node.get("extra_info", {}).get("Total Files Read")
+    if files is not None:
+        yield int(files)
+    for child in node.get("children", ()):
+        yield from _files_read(child)

@@ -1,0 +1,77 @@
+"""Which files can hold what is asked for: by partition first, then by the bounds of `time`."""
+
+from __future__ import annotations
+
+import datetime
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from storage.data_files import DataFile
+
+_DAY_US = 86_400_000_000
+_EPOCH_ORDINAL = datetime.date(1970, 1, 1).toordinal()
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalFilter:
+    """What is asked for; None means no restriction.
+
+    Attributes:
+        user_id: exactly this user.
+        action_type: exactly this type, in lower case.
+        from_us, to_us: bounds of `time` in microseconds since the epoch, both included.
+    """
+
+    user_id: str | None = None
+    action_type: str | None = None
+    from_us: int | None = None
+    to_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PruningStep:
+    """How many files, and bytes in them, were left after one step."""
+
+    step: str
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pruned:
+    """The files that remain, and how it came to that."""
+
+    files: tuple[DataFile, ...]
+    steps: tuple[PruningStep, ...]
+
+
+def prune(files: Iterable[DataFile], asked: RetrievalFilter) -> Pruned:
+    """Leave out the files that cannot hold a row that is asked for."""
+    all_files = tuple(files)
+    by_partition = tuple(one for one in all_files if _partition_matches(one, asked))
+    by_time = tuple(one for one in by_partition if _time_matches(one, asked))
+    steps = (
+        _step("all files", all_files),
+        _step("partition (date, type)", by_partition),
+        _step("bounds of time", by_time),
+    )
+    return Pruned(by_time, steps)
+
+
+def _step(name: str, files: tuple[DataFile, ...]) -> PruningStep:
+    return PruningStep(name, len(files), sum(one.size_bytes for one in files))
+
+
+def _partition_matches(one: DataFile, asked: RetrievalFilter) -> bool:
+    if asked.action_type is not None and one.type != asked.action_type:
+        return False
+    day = one.date.toordinal() - _EPOCH_ORDINAL
+    if asked.from_us is not None and day < asked.from_us // _DAY_US:
+        return False
+    return asked.to_us is None or day <= asked.to_us // _DAY_US
+
+
+def _time_matches(one: DataFile, asked: RetrievalFilter) -> bool:
+    if asked.from_us is not None and one.time_max_us < asked.from_us:
+        return False
+    return asked.to_us is None or one.time_min_us <= asked.to_us

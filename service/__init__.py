@@ -1,0 +1,1 @@
+"""The outside: HTTP, the command line and settings. HTTP types stay in here."""

@@ -1,0 +1,200 @@
+"""`create_app`: the only place where the parts are put together."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any, Final, cast
+
+from litestar import Litestar, Request, Response, asgi
+from litestar.datastructures import State
+from litestar.exceptions import HTTPException
+from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
+
+from queries.engine import Engine, EngineLimits
+from service.access import LoopbackOnly
+from service.metrics import Metrics
+from service.openapi import add_plain_routes, assets_router, openapi_config
+from service.operations import flush, live, metrics, ready
+from service.problems import MEDIA_TYPE, Problem, problem_of
+from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
+from service.settings import Settings, settings_from_environ
+from service.submissions import SubmitEndpoint
+from storage.errors import StoreError
+from storage.flush import FlushLimits, FlushResult
+from storage.group_commit import SWITCH_INTERVAL_S
+from storage.paths import StorePaths
+from storage.store import Store, StoreOptions, join_store, system_now_us
+from storage.submission import SubmissionLimits, SubmissionParser
+
+SUPERVISED_VARIABLE: Final = "ACTIONLAKE_SUPERVISED"
+
+_log = logging.getLogger("actionlake.service")
+
+
+def store_paths(settings: Settings) -> StorePaths:
+    """Where the settings put the store."""
+    return StorePaths.of(settings.data, settings.state)
+
+
+def submission_limits(settings: Settings) -> SubmissionLimits:
+    """The limits of a submission by the settings."""
+    return SubmissionLimits(
+        body_bytes_max=settings.submit_body_bytes_max,
+        actions_max=settings.submit_actions_max,
+        properties_bytes_max=settings.action_properties_bytes_max,
+        id_bytes_max=settings.id_bytes_max,
+        depth_max=settings.json_depth_max,
+        time_ahead_us_max=settings.time_ahead_ms_max * 1000,
+    )
+
+
+def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreOptions:
+    """How the store behaves by the settings; *metrics_* are told of flushes."""
+
+    def on_flush(result: FlushResult) -> None:
+        _log.info(
+            "flushed rows=%d files=%d bytes=%d version=%d seconds=%.3f",
+            result.rows, result.files, result.bytes, result.version, result.seconds,
+        )  # fmt: skip
+        if metrics_ is not None:
+            metrics_.flush_seconds.observe(result.seconds)
+            metrics_.flushed_rows.inc(result.rows)
+            metrics_.flushed_files.inc(result.files)
+            metrics_.flushed_bytes.inc(result.bytes)
+            if result.rejected:
+                metrics_.rejected.labels("unflushable").inc(result.rejected)
+
+    def on_flush_error(error: BaseException) -> None:
+        if metrics_ is not None:
+            metrics_.flush_errors.labels(type(error).__name__).inc()
+
+    return StoreOptions(
+        flush=FlushLimits(
+            interval_ms_max=settings.flush_interval_ms_max,
+            rows_max=settings.flush_rows_max,
+            bytes_max=settings.flush_bytes_max,
+            partitions_max=settings.flush_partitions_max,
+        ),
+        journal_bytes_max=settings.journal_bytes_max,
+        idempotency_retention_hours=settings.idempotency_retention_hours,
+        idempotency_bytes_max=settings.idempotency_bytes_max,
+        on_flush=on_flush,
+        on_flush_error=on_flush_error,
+    )
+
+
+class _Service:
+    """What one process holds while it serves."""
+
+    def __init__(self, settings: Settings, metrics_: Metrics) -> None:
+        # The group commit's thread and the event loop hand the interpreter's lock to and fro.
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
+        paths = store_paths(settings)
+        self.store: Store = join_store(paths, settings.action_schema(), store_options(settings, metrics_))
+        self.engine = Engine(
+            EngineLimits(
+                memory_bytes_max=settings.query_memory_bytes_max,
+                threads=settings.query_threads,
+            ),
+            paths.state / "query-temp",
+        )
+        self.retrievals = Retrievals(
+            self.store,
+            self.engine,
+            metrics_,
+            RetrievalLimits(
+                limit_default=settings.retrieve_limit_default,
+                limit_max=settings.retrieve_limit_max,
+                timeout_ms_max=settings.retrieve_timeout_ms_max,
+                concurrency_max=settings.retrieve_concurrency_max,
+            ),
+        )
+        self.submit = SubmitEndpoint(
+            self.store,
+            SubmissionParser(self.store.schema, submission_limits(settings)),
+            metrics_,
+            pending_bytes_max=settings.submit_pending_bytes_max,
+            now_us=system_now_us,
+        )
+        self.store.start_leading()
+
+    async def close(self) -> None:
+        """Commit what waits, finish what runs, flush what is left."""
+        await asyncio.to_thread(self.submit.close)
+        await asyncio.to_thread(self.retrievals.close)
+        self.engine.close()
+        try:
+            await asyncio.to_thread(self.store.close, flush=True)
+        except StoreError as error:
+            _log.error("the last flush failed, the rows stay in the journal: %s", error)
+
+
+def create_app(settings: Settings) -> ASGIApp:
+    """Build the service over a store that a supervisor holds and has recovered (`storage.store.lock_and_recover`)."""
+    metrics_ = Metrics()
+    running: list[_Service] = []
+
+    @asgi("/api/submitlogs", copy_scope=False)
+    async def submit_logs(scope: Scope, receive: Receive, send: Send) -> None:
+        await running[0].submit(cast("HTTPScope", scope), receive, send)
+
+    @asynccontextmanager
+    async def lifespan(app: Litestar) -> AsyncIterator[None]:
+        service = _Service(settings, metrics_)
+        running.append(service)
+        app.state.update({"store": service.store, "retrievals": service.retrievals, "metrics": metrics_})
+        watcher = asyncio.create_task(_stop_with_parent())
+        try:
+            yield
+        finally:
+            watcher.cancel()
+            await service.close()
+
+    app = Litestar(
+        [submit_logs, retrieve_logs, flush, live, ready, metrics, assets_router],
+        lifespan=[lifespan],
+        openapi_config=openapi_config(version("actionlake")),
+        exception_handlers={Exception: _answer_error},
+        state=State({"flush_timeout_s": settings.flush_timeout_ms_max / 1000}),
+        logging_config=None,
+    )
+    add_plain_routes(app.openapi_schema)
+    return app if settings.insecure else LoopbackOnly(app)
+
+
+def app_from_environ() -> ASGIApp:
+    """Build the service from the environment alone, as a worker process does."""
+    from service.logs import configure_logging
+
+    settings = settings_from_environ(os.environ)
+    configure_logging(settings.log_level, settings.log_format)
+    return create_app(settings)
+
+
+def _answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:
+    if isinstance(error, HTTPException):
+        problem = Problem(error.status_code, error.detail, headers=dict(error.headers or {}))
+    else:
+        problem = problem_of(error)
+    if problem.status >= 500 and not isinstance(error, StoreError | Problem):
+        _log.error("a request failed unexpectedly", exc_info=error)
+    return Response(problem.body(), status_code=problem.status, media_type=MEDIA_TYPE, headers=dict(problem.headers))
+
+
+async def _stop_with_parent() -> None:
+    """Stop when the supervisor is gone: its lock on the folder went with it, and the next service may come."""
+    parent = os.getppid()
+    supervised = os.environ.get(SUPERVISED_VARIABLE) == str(parent)
+    while supervised:
+        await asyncio.sleep(0.2)
+        if os.getppid() != parent:
+            _log.error("the supervisor is gone; stopping")
+            os.kill(os.getpid(), signal.SIGTERM)
+            return

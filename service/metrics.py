@@ -1,0 +1,91 @@
+"""What `/metrics` tells, as Prometheus metrics. With several workers they are summed over all of them."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import multiprocess as prometheus_multiprocess
+from prometheus_client.metrics_core import GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+MULTIPROCESS_VARIABLE: Final = "PROMETHEUS_MULTIPROC_DIR"
+CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
+
+_FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_SLOW_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+class Metrics:
+    """The metrics of one process."""
+
+    def __init__(self) -> None:
+        self._registry = registry = CollectorRegistry()
+        self.submissions = Counter(
+            "actionlake_submissions",
+            "Requests to submit, by the status they were answered with",
+            ["status"],
+            registry=registry,
+        )
+        self.submitted = Counter("actionlake_actions_submitted", "Actions submitted", registry=registry)
+        self.accepted = Counter("actionlake_actions_accepted", "Actions accepted, durably", registry=registry)
+        self.rejected = Counter(
+            "actionlake_actions_rejected", "Actions rejected, by reason", ["code"], registry=registry
+        )
+        self.commit_seconds = Histogram(
+            "actionlake_journal_commit_seconds",
+            "Group commits of the journal, fsync included",
+            buckets=_FAST_S,
+            registry=registry,
+        )
+        self.commit_requests = Counter(
+            "actionlake_journal_commit_requests", "Requests that shared group commits", registry=registry
+        )
+        self.flush_seconds = Histogram(
+            "actionlake_flush_seconds",
+            "Flushes of one batch from the journal into the table",
+            buckets=_SLOW_S,
+            registry=registry,
+        )
+        self.flushed_rows = Counter("actionlake_flushed_rows", "Rows moved into the table", registry=registry)
+        self.flushed_files = Counter("actionlake_flushed_files", "Data files written by flushes", registry=registry)
+        self.flushed_bytes = Counter("actionlake_flushed_bytes", "Bytes of these files", registry=registry)
+        self.flush_errors = Counter("actionlake_flush_errors", "Flushes that failed", ["error"], registry=registry)
+        self.retrieval_seconds = Histogram(
+            "actionlake_retrieval_seconds", "Retrievals, from request to answer", buckets=_FAST_S, registry=registry
+        )
+        self.scanned_bytes = Counter(
+            "actionlake_scanned_bytes", "Bytes read from data files by queries", registry=registry
+        )
+        self.scanned_files = Counter("actionlake_scanned_files", "Data files opened by queries", registry=registry)
+
+    def render(self, readings: Sequence[Reading]) -> bytes:
+        """Write all metrics, and *readings* of this moment, in Prometheus' text format."""
+        current = CollectorRegistry()
+        current.register(_Readings(readings))
+        if MULTIPROCESS_VARIABLE not in os.environ:
+            return generate_latest(self._registry) + generate_latest(current)
+        summed = CollectorRegistry()
+        prometheus_multiprocess.MultiProcessCollector(summed)  # type: ignore[no-untyped-call]
+        return generate_latest(summed) + generate_latest(current)
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """A gauge that is read when it is asked for, and is the same from every worker."""
+
+    name: str
+    help: str
+    value: float
+
+
+class _Readings(Collector):
+    def __init__(self, readings: Sequence[Reading]) -> None:
+        self._readings = readings
+
+    def collect(self) -> Iterable[Metric]:
+        for one in self._readings:
+            yield GaugeMetricFamily(one.name, one.help, value=one.value)

@@ -1,0 +1,63 @@
+"""The operator's routes: flush, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from litestar import MediaType, Request, Response, get, post
+
+from service.metrics import CONTENT_TYPE, Metrics, Reading
+from storage.errors import StoreError
+from storage.store import Store
+
+
+@post("/api/flush", status_code=200, summary="Move everything acknowledged by now into the table", tags=["operation"])
+async def flush(request: Request[Any, Any, Any]) -> dict[str, Any]:
+    """Returns when the table holds, durably, everything that was acknowledged before the request."""
+    store: Store = request.app.state.store
+    timeout_s: float = request.app.state.flush_timeout_s
+    watermark = await asyncio.to_thread(store.flush, timeout_s=timeout_s)
+    return {"status": "flushed", "watermark": watermark}
+
+
+@get("/health/live", summary="The process answers", tags=["operation"])
+async def live() -> dict[str, str]:
+    """Say that the process is alive; says nothing about the store."""
+    return {"status": "live"}
+
+
+@get("/health/ready", summary="Submissions and retrievals are taken", tags=["operation"])
+async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
+    """200 while the store takes submissions and answers, 503 with the reason otherwise."""
+    store: Store = request.app.state.store
+    try:
+        store.check_writable()
+        state = await asyncio.to_thread(store.journal.state)
+    except StoreError as error:
+        return Response({"status": "not ready", "reason": str(error)}, status_code=503)
+    return Response({"status": "ready", "journalDepth": state.depth})
+
+
+@get("/metrics", summary="Prometheus metrics", tags=["operation"], media_type=MediaType.TEXT)
+async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
+    """All metrics of the store, whichever worker is asked."""
+    store: Store = request.app.state.store
+    process_metrics: Metrics = request.app.state.metrics
+    content = await asyncio.to_thread(lambda: process_metrics.render(journal_readings(store)))
+    return Response(content, media_type=CONTENT_TYPE)
+
+
+def journal_readings(store: Store) -> list[Reading]:
+    """Read the journal's depth, size and age, and the latch."""
+    state = store.journal.state()
+    oldest = store.journal.oldest_received_at_us()
+    age_s = 0.0 if oldest is None else max(0, store.options.now_us() - oldest) / 1_000_000
+    failed = store.latch is not None and store.latch.reason is not None
+    return [
+        Reading("actionlake_journal_depth", "Actions that are in the journal only", state.depth),
+        Reading("actionlake_journal_bytes", "Bytes of these actions in the journal", state.bytes),
+        Reading("actionlake_journal_age_seconds", "Age of the oldest of them", age_s),
+        Reading("actionlake_journal_head", "The last position that is taken", state.head),
+        Reading("actionlake_store_failed", "1 after a failed write, until a restart", float(failed)),
+    ]

@@ -1,0 +1,123 @@
+"""`actionlake serve`: take the folder, recover it, and serve it by one process or several."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import socket
+
+import uvicorn
+from uvicorn.supervisors import Multiprocess
+
+from service.access import is_loopback
+from service.app import SUPERVISED_VARIABLE, create_app, store_paths
+from service.logs import configure_logging
+from service.metrics import MULTIPROCESS_VARIABLE
+from service.settings import Settings, SettingsError, to_environ, unknown_variables
+from storage.errors import StoreFailed
+from storage.locks import FileLock
+from storage.recovery import RecoveryReport
+from storage.store import lock_and_recover
+
+_BACKLOG = 2048
+
+_log = logging.getLogger("actionlake.serve")
+
+
+def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; then drain, flush and return.
+
+    Raises:
+        SettingsError: the settings ask for something that is refused.
+        StoreLocked: another service or import holds the folder.
+        CorruptData: what is in the folder is damaged.
+        StoreFailed: the disk does not take writes.
+        OSError: the address cannot be bound.
+    """
+    configure_logging(settings.log_level, settings.log_format)
+    for variable, hint in unknown_variables(os.environ).items():
+        _log.warning("%s is not a setting%s", variable, hint)
+    _require_safe_address(settings)
+    if settings.data.startswith("s3://"):
+        raise SettingsError("data: s3:// is not supported by this version; give a folder")
+    listener = _listen(settings.host, settings.port)
+    host, port = listener.getsockname()[:2]
+    url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
+    lock, report = lock_and_recover(
+        store_paths(settings), settings.action_schema(), holder=f"pid {os.getpid()}, serving {url}"
+    )
+    with lock, listener:
+        _tell(report)
+        _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)
+        if settings.workers == 1:
+            server = uvicorn.Server(_config(settings, create_app(settings)))
+            server.run(sockets=[listener])
+            if not server.started:
+                raise StoreFailed("the service did not start; the log above says why")
+        else:
+            _supervise(settings, listener, lock)
+
+
+def _config(settings: Settings, app: object) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,  # type: ignore[arg-type]  # uvicorn takes an application or the name of its factory
+        factory=isinstance(app, str),
+        workers=settings.workers,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        ws="none",
+        lifespan="on",
+        timeout_keep_alive=75,
+        timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms_max // 1000),
+    )
+
+
+def _supervise(settings: Settings, listener: socket.socket, lock: FileLock) -> None:
+    """Run the workers; they get their settings, and nothing else, through the environment."""
+    metrics_folder = lock.path.parent / "metrics"
+    shutil.rmtree(metrics_folder, ignore_errors=True)
+    metrics_folder.mkdir()
+    os.environ.update(to_environ(settings))
+    os.environ[MULTIPROCESS_VARIABLE] = str(metrics_folder)
+    os.environ[SUPERVISED_VARIABLE] = str(os.getpid())
+    Multiprocess(_config(settings, "service.app:app_from_environ"), sockets=[listener]).run()
+    shutil.rmtree(metrics_folder, ignore_errors=True)
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((host, port))
+        listener.listen(_BACKLOG)
+        listener.set_inheritable(True)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _require_safe_address(settings: Settings) -> None:
+    if settings.insecure or is_loopback(settings.host):
+        return
+    raise SettingsError(
+        f"host: without keys the service binds to loopback only, and {settings.host!r} is not;"
+        " --insecure serves everybody who can reach it, without any check"
+    )
+
+
+def _tell(report: RecoveryReport) -> None:
+    if report.created:
+        _log.info("made a new store")
+    if report.journal_lost:
+        _log.warning("the journal was gone and is made anew; what it held and the table did not is lost")
+    if report.journal_rolled_back:
+        _log.warning("the journal is older than the table, as after restoring a disk; it got a new id")
+    for entry in report.removed_entries:
+        _log.warning("removed a log entry that was not whole, its rows are in the journal: %s", entry)
+    if report.trimmed:
+        _log.info("trimmed %d rows that the table holds already", report.trimmed)

@@ -1,0 +1,370 @@
+"""Settings: defaults, then `actionlake.toml`, then `ACTIONLAKE_*` variables, then flags; one name everywhere.
+
+`flush_interval_ms_max` is `ACTIONLAKE_FLUSH_INTERVAL_MS_MAX` in the environment and `--flush-interval-ms-max` as a
+flag. A value of any source is checked against the same type and bounds. An unknown name is an error in the file and as
+a flag; an unknown variable is warned of, since other programs may use the prefix.
+
+`python -m service.settings` prints `docs/settings.md`.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
+
+import msgspec
+from msgspec import Meta, Struct
+
+from storage.schema import DEFAULT_ACTION_TYPES, ActionSchema, PromotedProperty, PromotedType
+
+ENVIRONMENT_PREFIX: Final = "ACTIONLAKE_"
+DEFAULT_CONFIG: Final = Path("actionlake.toml")
+# Set by the service for its own processes, or read elsewhere; no settings.
+_OTHER_VARIABLES: Final = frozenset({"ACTIONLAKE_CONFIG", "ACTIONLAKE_SUPERVISED"})
+_TEST_PREFIX: Final = "ACTIONLAKE_TEST_"
+
+_MIB: Final = 1024 * 1024
+_GIB: Final = 1024 * _MIB
+_DAY_MS: Final = 86_400_000
+
+
+class SettingsError(ValueError):
+    """A setting is unknown or not allowed; the message names it, its source, its value and what is allowed."""
+
+
+class Promoted(Struct, frozen=True, forbid_unknown_fields=True):
+    """A promoted property: the column that it gets, and its type."""
+
+    column: str
+    type: PromotedType
+
+
+class WorkGroup(Struct, frozen=True, forbid_unknown_fields=True):
+    """An Athena work group: queries that scan more than `scanned_bytes_max` are cancelled."""
+
+    scanned_bytes_max: Annotated[int, Meta(ge=1)] | None = None
+
+
+def _default_action_types() -> dict[str, dict[str, Promoted]]:
+    return {
+        name: {one.property: Promoted(one.column, one.type) for one in promoted}
+        for name, promoted in DEFAULT_ACTION_TYPES.items()
+    }
+
+
+_Port = Annotated[int, Meta(ge=0, le=65_535)]
+
+
+class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """All settings of the service. Sizes are bytes, durations say their unit."""
+
+    data: Annotated[str, Meta(min_length=1, description="Folder of the table.")] = "./data"
+    state: Annotated[
+        str | None,
+        Meta(description="Folder of what is this node's own: journal, locks, history. The data folder unless given."),
+    ] = None
+    host: Annotated[str, Meta(min_length=1, description="Address to bind. Without keys it must be loopback.")] = (
+        "127.0.0.1"
+    )
+    port: Annotated[_Port, Meta(description="Port to bind; 0 takes any free one and logs it.")] = 8080
+    workers: Annotated[int, Meta(ge=1, le=64, description="Processes that serve one folder together.")] = 1
+    insecure: Annotated[
+        bool,
+        Meta(description="Serve any address and any Host without keys. Whoever reaches the port may do everything."),
+    ] = False
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], Meta(description="The least severe log entries to write.")
+    ] = "info"
+    log_format: Annotated[
+        Literal["auto", "json", "console"],
+        Meta(description="`auto` is console on a terminal and JSON lines otherwise."),
+    ] = "auto"
+    flush_interval_ms_max: Annotated[
+        int, Meta(ge=1, le=_DAY_MS, description="No acknowledged action waits longer than this for the table.")
+    ] = 60_000
+    flush_rows_max: Annotated[
+        int,
+        Meta(ge=1, le=10_000_000, description="The journal is flushed at this many actions; also one commit's most."),
+    ] = 100_000
+    flush_bytes_max: Annotated[
+        int, Meta(ge=1, description="The journal is flushed at this many bytes; also one commit's most.")
+    ] = 64 * _MIB
+    flush_partitions_max: Annotated[
+        int, Meta(ge=1, le=10_000, description="Partitions that one commit writes files into, at the most.")
+    ] = 1_024
+    flush_timeout_ms_max: Annotated[
+        int, Meta(ge=1, le=_DAY_MS, description="How long `POST /api/flush` waits before it answers 503.")
+    ] = 60_000
+    journal_bytes_max: Annotated[
+        int, Meta(ge=1, description="Submissions are answered 503 while the journal holds this much unflushed.")
+    ] = _GIB
+    submit_body_bytes_max: Annotated[
+        int, Meta(ge=1, le=_GIB, description="Largest body of a submission, after decompression.")
+    ] = 10_000_000
+    submit_actions_max: Annotated[int, Meta(ge=1, description="Most actions of one submission.")] = 10_000
+    submit_pending_bytes_max: Annotated[
+        int, Meta(ge=1, description="Bytes of submissions that may wait for the disk in one process; beyond it 503.")
+    ] = 64 * _MIB
+    action_properties_bytes_max: Annotated[
+        int, Meta(ge=2, description="Largest properties text of one action; beyond it the action is rejected.")
+    ] = 65_536
+    id_bytes_max: Annotated[int, Meta(ge=1, description="Largest userId and sessionId, as UTF-8.")] = 256
+    json_depth_max: Annotated[int, Meta(ge=4, le=512, description="Deepest nesting of a submission.")] = 64
+    time_ahead_ms_max: Annotated[
+        int, Meta(ge=0, description="How far ahead of the server's clock an action's time may lie.")
+    ] = _DAY_MS
+    idempotency_retention_hours: Annotated[
+        int, Meta(ge=1, le=8_760, description="How long an Idempotency-Key and its answer are kept.")
+    ] = 72
+    idempotency_bytes_max: Annotated[
+        int, Meta(ge=1, description="Bytes of kept answers; beyond it the oldest keys are forgotten early.")
+    ] = 256 * _MIB
+    retrieve_limit_default: Annotated[int, Meta(ge=1, description="Rows of a page when `limit` is not given.")] = 1_000
+    retrieve_limit_max: Annotated[int, Meta(ge=1, description="Largest `limit` of a page.")] = 10_000
+    retrieve_timeout_ms_max: Annotated[int, Meta(ge=1, description="A retrieval that takes longer is stopped.")] = (
+        30_000
+    )
+    retrieve_concurrency_max: Annotated[
+        int, Meta(ge=1, le=64, description="Retrievals that run at once in one process; others wait.")
+    ] = 4
+    query_memory_bytes_max: Annotated[
+        int, Meta(ge=64 * _MIB, description="Memory of the service's own DuckDB; beyond it queries spill to disk.")
+    ] = _GIB
+    query_threads: Annotated[int, Meta(ge=1, le=256, description="Threads of the service's own DuckDB.")] = 2
+    sql_workers: Annotated[int, Meta(ge=1, le=64, description="Processes that run users' SQL.")] = 2
+    sql_memory_bytes_max: Annotated[int, Meta(ge=64 * _MIB, description="Memory of each of them.")] = _GIB
+    sql_threads: Annotated[int, Meta(ge=1, le=256, description="DuckDB threads of each of them.")] = 1
+    sql_temp_bytes_max: Annotated[int, Meta(ge=0, description="Disk that each of them may spill to.")] = 2 * _GIB
+    sql_timeout_ms_max: Annotated[int, Meta(ge=1, description="A user's query that takes longer is stopped.")] = 30_000
+    sql_rows_default: Annotated[int, Meta(ge=1, description="`maxRows` of `POST /api/sql` when it is not given.")] = (
+        10_000
+    )
+    sql_rows_max: Annotated[int, Meta(ge=1, description="Largest `maxRows` of a JSON answer.")] = 1_000_000
+    athena_results_retention_hours: Annotated[
+        int, Meta(ge=1, description="How long results of Athena queries are kept.")
+    ] = 24
+    athena_results_bytes_max: Annotated[
+        int, Meta(ge=1, description="Disk for kept results of Athena queries; beyond it the oldest go.")
+    ] = _GIB
+    shutdown_timeout_ms_max: Annotated[
+        int, Meta(ge=1_000, description="How long requests under way may take after SIGTERM.")
+    ] = 30_000
+    action_types: Annotated[
+        dict[str, dict[str, Promoted]],
+        Meta(description="Action types, each with its promoted properties; given here, it replaces the default."),
+    ] = msgspec.field(default_factory=_default_action_types)
+    athena_work_groups: Annotated[dict[str, WorkGroup], Meta(description="Athena work groups beside `primary`.")] = (
+        msgspec.field(default_factory=dict)
+    )
+
+    def __post_init__(self) -> None:
+        self.action_schema()
+        if self.retrieve_limit_default > self.retrieve_limit_max:
+            raise ValueError("retrieve_limit_default is larger than retrieve_limit_max")
+
+    def action_schema(self) -> ActionSchema:
+        """The action types and promoted properties as the store wants them."""
+        return ActionSchema(
+            {
+                name: tuple(PromotedProperty(key, one.column, one.type) for key, one in promoted.items())
+                for name, promoted in self.action_types.items()
+            }
+        )
+
+
+_TYPES: Final = get_type_hints(Settings, include_extras=True)
+_STRUCTURED: Final = ("action_types", "athena_work_groups")
+
+
+def load_settings(*, config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
+    """Read settings from all sources.
+
+    Args:
+        config: the settings file; where it is None, the one named by `ACTIONLAKE_CONFIG`, else `./actionlake.toml`
+            if there is one.
+        environ: the environment.
+        flags: name → value, for the flags that were given.
+
+    Raises:
+        SettingsError: a name is unknown, or a value is not allowed.
+    """
+    values: dict[str, Any] = {}
+    if config is None and "ACTIONLAKE_CONFIG" in environ:
+        config = Path(environ["ACTIONLAKE_CONFIG"])
+    if config is not None or DEFAULT_CONFIG.exists():
+        values.update(_from_file(config or DEFAULT_CONFIG))
+    values.update(_from_environ(environ))
+    for name, value in flags.items():
+        values[name] = _checked(name, value, f"--{name.replace('_', '-')}", strict=False)
+    try:
+        return Settings(**values)
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the `ACTIONLAKE_*` variables that are no setting, each with a hint; they are ignored, but not silently."""
+    return {variable: _hint(name) for variable, name in _variables(environ) if name not in _TYPES}
+
+
+def settings_from_environ(environ: Mapping[str, str]) -> Settings:
+    """Read settings from the environment alone, as a worker process does.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    try:
+        return Settings(**_from_environ(environ))
+    except ValueError as error:
+        raise SettingsError(str(error)) from error
+
+
+def to_environ(settings: Settings) -> dict[str, str]:
+    """Write settings as the variables that `settings_from_environ` reads; those that are None are left out."""
+    variables: dict[str, str] = {}
+    for name in Settings.__struct_fields__:
+        value = getattr(settings, name)
+        if value is None:
+            continue
+        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
+        variables[ENVIRONMENT_PREFIX + name.upper()] = text
+    return variables
+
+
+def _from_file(path: Path) -> dict[str, Any]:
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        raise SettingsError(f"{path}: {error}") from error
+    return {name: _checked(name, value, str(path), strict=True) for name, value in content.items()}
+
+
+def _variables(environ: Mapping[str, str]) -> Iterable[tuple[str, str]]:
+    for variable in environ:
+        ours = variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(_TEST_PREFIX)
+        if ours and variable not in _OTHER_VARIABLES:
+            yield variable, variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+
+
+def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for variable, name in _variables(environ):
+        if name not in _TYPES:
+            # Other programs may use the prefix; `unknown_variables` lets the service warn of a misspelt setting.
+            continue
+        value: Any = environ[variable]
+        if name in _STRUCTURED:
+            try:
+                value = msgspec.json.decode(value)
+            except msgspec.DecodeError as error:
+                raise SettingsError(f"{name} (from {variable}): not JSON: {error}") from error
+        values[name] = _checked(name, value, variable, strict=False)
+    return values
+
+
+def _checked(name: str, value: object, source: str, *, strict: bool) -> Any:
+    """Check one value; texts of the environment and of flags are read as the type that is wanted."""
+    if name not in _TYPES:
+        raise SettingsError(f"{name} (from {source}) is not a setting{_hint(name)}")
+    try:
+        return msgspec.convert(value, _TYPES[name], strict=strict)
+    except msgspec.ValidationError as error:
+        raise SettingsError(f"{name} (from {source}): {value!r} is not allowed: {error}") from error
+
+
+def _hint(name: str) -> str:
+    close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def describe_type(name: str) -> str:
+    """Say, for documentation, what values a setting takes."""
+    parts = list(_flattened(_TYPES[name]))
+    words = [part for part in parts if isinstance(part, str)]
+    metas = [part for part in parts if isinstance(part, Meta)]
+    low = next((meta.ge for meta in metas if meta.ge is not None), None)
+    high = next((meta.le for meta in metas if meta.le is not None), None)
+    text = " or ".join(words)
+    if low is not None and high is not None:
+        return f"{text}, {low:,} to {high:,}"
+    return f"{text}, at least {low:,}" if low is not None else text
+
+
+def _flattened(annotation: Any) -> Iterable[str | Meta]:
+    if get_origin(annotation) is Annotated:
+        inner, *metas = get_args(annotation)
+        yield from _flattened(inner)
+        yield from (meta for meta in metas if isinstance(meta, Meta))
+    elif get_origin(annotation) is Literal:
+        yield from (f"`{value}`" for value in get_args(annotation))
+    elif annotation in (int, str, bool):
+        yield {int: "whole number", str: "text", bool: "true or false"}[annotation]
+    elif annotation is type(None):
+        yield "not set"
+    elif get_origin(annotation) is dict:
+        yield "table"
+    else:
+        for part in get_args(annotation):
+            yield from _flattened(part)
+
+
+def description(name: str) -> str:
+    """The description of a setting."""
+    return next(p.description for p in _flattened(_TYPES[name]) if isinstance(p, Meta) and p.description)
+
+
+def document() -> str:
+    """The text of `docs/settings.md`."""
+    defaults = Settings()
+    lines = [
+        "# Settings",
+        "",
+        "Defaults < `actionlake.toml` < `ACTIONLAKE_*` variables < flags. One name everywhere: `flush_rows_max` in the",
+        "file is `ACTIONLAKE_FLUSH_ROWS_MAX` in the environment and `--flush-rows-max` as a flag. The file is the one",
+        "given by `--config` or `ACTIONLAKE_CONFIG`, else `./actionlake.toml` if there is one.",
+        "An unknown name is an error there; an unknown variable is warned of.",
+        "",
+        "This page is printed by `python -m service.settings`.",
+        "",
+        "| setting | default | values | meaning |",
+        "|---|---|---|---|",
+    ]
+    for name in Settings.__struct_fields__:
+        value = getattr(defaults, name)
+        shown = "see below" if name in _STRUCTURED else "" if value is None else f"`{_toml(value)}`"
+        lines.append(f"| `{name}` | {shown} | {describe_type(name)} | {description(name)} |")
+    lines += ["", "## Example", "", "```toml", *_example(defaults), "```", ""]
+    return "\n".join(lines)
+
+
+def _toml(value: object) -> str:
+    return msgspec.json.encode(value).decode() if isinstance(value, str | bool) else str(value)
+
+
+def _example(defaults: Settings) -> list[str]:
+    lines = [
+        "# actionlake.toml",
+        "flush_interval_ms_max = 30_000",
+        "retrieve_timeout_ms_max = 10_000",
+        "",
+        "# Action types with the properties that get a column of their own: double, bigint, varchar or boolean.",
+    ]
+    for name, promoted in defaults.action_types.items():
+        lines.append(f"[action_types.{name}]")
+        lines += [f'{key} = {{ column = "{one.column}", type = "{one.type}" }}' for key, one in promoted.items()]
+        lines.append("")
+    return [
+        *lines,
+        "[action_types.purchase]",
+        'amountCents = { column = "amount_cents", type = "bigint" }',
+        "",
+        "[athena_work_groups.analysts]",
+        "scanned_bytes_max = 10_000_000_000",
+    ]
+
+
+if __name__ == "__main__":
+    print(document(), end="")

@@ -1,0 +1,197 @@
+"""POST /api/submitlogs, as a plain ASGI application: the hot path of the service.
+
+The request's body is read within its bound, decompressed, parsed, handed to the group commit, and answered when the
+fsync that covers it has finished. What the framework would add per request costs as much as all of that together, so
+this route is plain ASGI; its entry in the OpenAPI document is written in `service.openapi`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from typing import Any, Final
+
+import msgspec
+from litestar.types import HTTPScope, Receive, Send
+
+from service.access import send_problem
+from service.decompression import decompress
+from service.metrics import Metrics
+from service.problems import Problem, bad_parameter, problem_of
+from storage.errors import StoreError
+from storage.group_commit import GroupCommitter
+from storage.journal import Append, IdempotencyKey
+from storage.store import Store
+from storage.submission import ParsedBody, SubmissionParser
+
+JSON: Final = "application/json"
+NDJSON: Final = "application/x-ndjson"
+IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 255
+
+_PARSE_IN_THREAD_BYTES: Final = 256 * 1024
+
+_log = logging.getLogger("actionlake.submit")
+
+
+class ClientDisconnected(Exception):
+    """The client went away before its body was complete; there is nobody to answer."""
+
+
+def answer_of(parsed: ParsedBody) -> bytes:
+    """The JSON text that a submission is answered with."""
+    if not parsed.rejections:
+        return b'{"status":"submitted","accepted":%d,"rejected":[]}' % parsed.accepted
+    rejected: list[dict[str, Any]] = []
+    for one in parsed.rejections:
+        entry: dict[str, Any] = {"index": one.index, "code": one.code, "message": one.message}
+        if one.line is not None:
+            entry["line"] = one.line
+        rejected.append(entry)
+    return msgspec.json.encode({"status": "submitted", "accepted": parsed.accepted, "rejected": rejected})
+
+
+class SubmitEndpoint:
+    """The ASGI application behind the route."""
+
+    def __init__(
+        self,
+        store: Store,
+        parser: SubmissionParser,
+        metrics: Metrics,
+        *,
+        pending_bytes_max: int,
+        now_us: Callable[[], int],
+    ) -> None:
+        self._store = store
+        self._parser = parser
+        self._metrics = metrics
+        self._now_us = now_us
+        self._body_bytes_max = parser.limits.body_bytes_max
+        self._loop = asyncio.get_running_loop()
+        self._committer = GroupCommitter(
+            store.journal,
+            now_us=now_us,
+            deliver=self._deliver,
+            pending_bytes_max=pending_bytes_max,
+            on_commit=self._observe_commit,
+        )
+
+    def close(self) -> None:
+        """Commit what waits, and refuse what comes later."""
+        self._committer.close()
+
+    async def __call__(self, scope: HTTPScope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        try:
+            answer = await self._submit(scope, receive)
+        except ClientDisconnected:
+            return
+        except (Problem, StoreError) as error:
+            await self._refuse(send, problem_of(error))
+            return
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is logged and answered
+            _log.exception("a submission failed unexpectedly")
+            await self._refuse(send, problem_of(error))
+            return
+        self._metrics.submissions.labels("200").inc()
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
+        await send({"type": "http.response.start", "status": 200, "headers": headers})
+        await send({"type": "http.response.body", "body": answer, "more_body": False})
+
+    async def _refuse(self, send: Send, problem: Problem) -> None:
+        self._metrics.submissions.labels(str(problem.status)).inc()
+        await send_problem(send, problem)
+
+    async def _submit(self, scope: HTTPScope, receive: Receive) -> bytes:
+        if scope["method"] != "POST":
+            raise Problem(405, "submissions are sent by POST", headers={"allow": "POST"})
+        headers = dict(scope["headers"])
+        media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
+        if media_type not in (JSON, NDJSON):
+            raise Problem(415, f"Content-Type must be {JSON} or {NDJSON}", headers={"accept": f"{JSON}, {NDJSON}"})
+        key_text = _idempotency_key(headers)
+        self._store.check_writable()
+        body = await self._read_body(receive, headers)
+        encoding = headers.get(b"content-encoding", b"identity").strip().lower().decode("latin-1")
+        if len(body) > _PARSE_IN_THREAD_BYTES or encoding not in ("identity", ""):
+            parsed, key = await asyncio.to_thread(self._parse, body, encoding, media_type, key_text)
+        else:
+            parsed, key = self._parse(body, encoding, media_type, key_text)
+        append = Append(parsed.submissions, parsed.rejections, answer_of(parsed), key)
+        if not append.submissions and not append.rejections and key is None:
+            return append.answer
+        future: asyncio.Future[bytes] = self._loop.create_future()
+        self._committer.submit(future, append)
+        answer = await future
+        if answer is append.answer:
+            self._count(parsed)
+        return answer
+
+    def _parse(
+        self, body: bytes, encoding: str, media_type: str, key_text: str | None
+    ) -> tuple[ParsedBody, IdempotencyKey | None]:
+        if encoding not in ("identity", ""):
+            body = decompress(body, encoding, bytes_max=self._body_bytes_max)
+        parse = self._parser.parse_json if media_type == JSON else self._parser.parse_ndjson
+        parsed = parse(body, now_us=self._now_us())
+        return parsed, IdempotencyKey.of(key_text, body) if key_text is not None else None
+
+    async def _read_body(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
+        length = headers.get(b"content-length", b"")
+        if length.isdigit() and int(length) > self._body_bytes_max:
+            raise Problem(413, f"the body is larger than {self._body_bytes_max} bytes")
+        message = await receive()
+        if message["type"] == "http.request" and not message.get("more_body", False):
+            body: bytes = message.get("body", b"")
+            if len(body) > self._body_bytes_max:
+                raise Problem(413, f"the body is larger than {self._body_bytes_max} bytes")
+            return body
+        parts: list[bytes] = []
+        size = 0
+        while True:
+            if message["type"] == "http.disconnect":
+                raise ClientDisconnected
+            part: bytes = message.get("body", b"")  # type: ignore[assignment]  # narrowed above, which mypy cannot see
+            size += len(part)
+            if size > self._body_bytes_max:
+                raise Problem(413, f"the body is larger than {self._body_bytes_max} bytes")
+            parts.append(part)
+            if not message.get("more_body", False):
+                return b"".join(parts)
+            message = await receive()
+
+    def _count(self, parsed: ParsedBody) -> None:
+        metrics = self._metrics
+        metrics.submitted.inc(parsed.accepted + len(parsed.rejections))
+        metrics.accepted.inc(parsed.accepted)
+        for rejection in parsed.rejections:
+            metrics.rejected.labels(rejection.code).inc()
+
+    def _observe_commit(self, requests: int, seconds: float) -> None:
+        self._metrics.commit_requests.inc(requests)
+        self._metrics.commit_seconds.observe(seconds)
+
+    def _deliver(self, outcomes: list[tuple[Any, bytes | StoreError]]) -> None:
+        self._loop.call_soon_threadsafe(_resolve, outcomes)
+
+
+def _resolve(outcomes: Iterable[tuple[asyncio.Future[bytes], bytes | StoreError]]) -> None:
+    for future, outcome in outcomes:
+        if future.cancelled():
+            continue
+        if isinstance(outcome, bytes):
+            future.set_result(outcome)
+        else:
+            future.set_exception(outcome)
+
+
+def _idempotency_key(headers: dict[bytes, bytes]) -> str | None:
+    raw = headers.get(b"idempotency-key")
+    if raw is None:
+        return None
+    text = raw.decode("latin-1").strip()
+    if not 0 < len(text) <= IDEMPOTENCY_KEY_CHARACTERS_MAX or not text.isascii() or not text.isprintable():
+        message = f"must be 1 to {IDEMPOTENCY_KEY_CHARACTERS_MAX} printable ASCII characters"
+        raise bad_parameter("Idempotency-Key", message)
+    return text

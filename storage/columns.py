@@ -1,0 +1,273 @@
+"""The accepted actions of one submission as columns, in the form in which the journal keeps them.
+
+A submission is decoded once, when it arrives. What is kept is what every later step needs and nothing that has to be
+parsed again: fixed-width columns as little-endian arrays, the properties' exact texts one after the other with their
+lengths, promoted values typed. Turning any number of submissions into Arrow is then joining buffers.
+"""
+
+from __future__ import annotations
+
+import sys
+from array import array
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.errors import CorruptData
+from storage.schema import TIMESTAMP, ActionSchema
+
+FORMAT_VERSION: Final = 1
+
+_DAY_US: Final = 86_400_000_000
+_TIME_US_MAX: Final = 253_402_300_799_999_999
+_PYTHON_TYPES: Final[Mapping[pa.DataType, type]] = {
+    pa.float64(): float,
+    pa.int64(): int,
+    pa.string(): str,
+    pa.bool_(): bool,
+}
+
+if sys.byteorder != "little":
+    raise ImportError("the journal's columns are little-endian; a big-endian machine is not supported")
+
+
+class StoredColumns(msgspec.Struct, array_like=True, gc=False):
+    """The columns of n actions.
+
+    Attributes:
+        format_version: of this layout.
+        times_us: n × int64, microseconds since the epoch.
+        utc_offsets_minutes: n × int16.
+        type_names: the types that `type_codes` index.
+        type_codes: n × uint16.
+        properties_lengths: n × int32, bytes of each properties text.
+        properties: the texts, UTF-8, one after the other.
+        promoted: type code → column name → a value or null for each action of that type, in their order.
+    """
+
+    format_version: int
+    times_us: bytes
+    utc_offsets_minutes: bytes
+    type_names: tuple[str, ...]
+    type_codes: bytes
+    properties_lengths: bytes
+    properties: bytes
+    promoted: dict[int, dict[str, list[Any]]]
+
+
+_encoder: Final = msgspec.msgpack.Encoder()
+_decoder: Final = msgspec.msgpack.Decoder(StoredColumns)
+
+
+def encode_columns(
+    *,
+    times_us: Sequence[int],
+    utc_offsets_minutes: Sequence[int],
+    type_names: tuple[str, ...],
+    type_codes: Sequence[int],
+    properties_lengths: Sequence[int],
+    properties: bytes,
+    promoted: Mapping[int, Mapping[str, Sequence[Any]]],
+) -> bytes:
+    """Encode the columns of one submission for the journal."""
+    return _encoder.encode(
+        (
+            FORMAT_VERSION,
+            array("q", times_us).tobytes(),
+            array("h", utc_offsets_minutes).tobytes(),
+            type_names,
+            array("H", type_codes).tobytes(),
+            array("i", properties_lengths).tobytes(),
+            properties,
+            promoted,
+        )
+    )
+
+
+class JournalRow(msgspec.Struct, gc=False):
+    """One submission as it lies in the journal: positions `first_position` to `last_position`, both included."""
+
+    first_position: int
+    last_position: int
+    received_at_us: int
+    user_id: str
+    session_id: str | None
+    payload: bytes
+
+    @property
+    def actions(self) -> int:
+        """How many actions the row holds."""
+        return self.last_position - self.first_position + 1
+
+
+def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema) -> pa.Table:
+    """Turn journal rows into one Arrow table with all columns of `schema.table_schema`, in order of position.
+
+    Promoted columns that the schema no longer knows are left out; those that it knows and a row lacks are null.
+
+    Raises:
+        CorruptData: a payload does not decode, its columns disagree on their length, or hold what no action can.
+            The message names the positions of all *rows*.
+    """
+    given = list(rows)
+    try:
+        return _to_table(given, journal, schema)
+    except MemoryError:
+        # It says nothing about the rows, though Arrow's own is an ArrowException as well.
+        raise
+    except (pa.ArrowException, ValueError, OverflowError) as error:
+        where = f"journal {journal}, positions {given[0].first_position} to {given[-1].last_position}"
+        raise CorruptData(f"{where}: {error}") from error
+
+
+def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema) -> pa.Table:
+    run_ends = array("q")
+    users: list[str] = []
+    sessions: list[str | None] = []
+    received = array("q")
+    positions = array("q")
+    times: list[bytes] = []
+    offsets: list[bytes] = []
+    codes: list[bytes] = []
+    lengths: list[bytes] = []
+    properties: list[bytes] = []
+    promoted = _PromotedColumns(schema)
+    type_names: dict[tuple[str, ...], int] = {}
+    dictionary: list[str] = []
+    n = 0
+    for row in rows:
+        try:
+            columns = _decode(row)
+        except (msgspec.DecodeError, ValueError) as error:
+            where = f"journal {journal}, positions {row.first_position} to {row.last_position}"
+            raise CorruptData(f"{where}: {error}") from error
+        base = type_names.get(columns.type_names)
+        if base is None:
+            base = type_names[columns.type_names] = len(dictionary)
+            dictionary.extend(columns.type_names)
+        n += row.last_position - row.first_position + 1
+        run_ends.append(n)
+        users.append(row.user_id)
+        sessions.append(row.session_id)
+        received.append(row.received_at_us)
+        positions.extend(range(row.first_position, row.last_position + 1))
+        times.append(columns.times_us)
+        offsets.append(columns.utc_offsets_minutes)
+        codes.append(columns.type_codes if base == 0 else _shifted(columns.type_codes, base))
+        lengths.append(columns.properties_lengths)
+        properties.append(columns.properties)
+        promoted.add(columns, base)
+    if n == 0:
+        return schema.table_schema.empty_table()
+    time = _fixed(pa.int64(), b"".join(times), n)
+    if pc.min(time).as_py() < 0 or pc.max(time).as_py() > _TIME_US_MAX:
+        raise ValueError("a time is outside the years 1970 to 9999")
+    ends = pa.array(run_ends, pa.int64())
+    type_index = _fixed(pa.uint16(), b"".join(codes), n).cast(pa.int32())
+    arrays: dict[str, pa.Array] = {
+        "date": pc.floor(pc.divide(time, _DAY_US)).cast(pa.int32()).view(pa.date32()),
+        "type": pa.DictionaryArray.from_arrays(type_index, pa.array(dictionary, pa.string())).cast(pa.string()),
+        "user_id": _repeated(ends, pa.array(users, pa.string())),
+        "session_id": _repeated(ends, pa.array(sessions, pa.string())),
+        "time": time.view(TIMESTAMP),
+        "utc_offset_minutes": _fixed(pa.int16(), b"".join(offsets), n),
+        "properties": _texts(b"".join(lengths), b"".join(properties), n),
+        "received_at": _repeated(ends, pa.array(received, pa.int64())).view(TIMESTAMP),
+        "journal": pa.repeat(pa.scalar(journal), n),
+        "position": pa.array(positions, pa.int64()),
+    }
+    arrays.update(promoted.arrays(type_index))
+    return pa.table([arrays[name] for name in schema.table_schema.names], schema=schema.table_schema)
+
+
+class _PromotedColumns:
+    """Gathers promoted values type by type, and scatters them over the rows of these types at the end."""
+
+    def __init__(self, schema: ActionSchema) -> None:
+        self._fields = schema.promoted_fields
+        self._names = frozenset(field.name for field in schema.promoted_fields)
+        # Dictionary index of a type → column → values, in order of the rows of that type; what they hold so far.
+        self._values: dict[int, dict[str, list[Any]]] = {}
+        self._counts: dict[int, int] = {}
+
+    def add(self, columns: StoredColumns, base: int) -> None:
+        for code, given in columns.promoted.items():
+            count = len(next(iter(given.values()))) if given else array("H", columns.type_codes).count(code)
+            values = self._values.setdefault(base + code, {})
+            before = self._counts.get(base + code, 0)
+            for name, new in given.items():
+                if name in self._names:
+                    held = values.setdefault(name, [])
+                    # A column that the type promotes only since then: null for the actions before.
+                    if len(held) < before:
+                        held.extend([None] * (before - len(held)))
+                    held.extend(new)
+            self._counts[base + code] = before + count
+
+    def arrays(self, type_index: pa.Array) -> dict[str, pa.Array]:
+        arrays = {field.name: pa.nulls(len(type_index), field.type) for field in self._fields}
+        types = {field.name: field.type for field in self._fields}
+        for index, values in self._values.items():
+            of_type = pc.equal(type_index, index)
+            for name, held in values.items():
+                held.extend([None] * (self._counts[index] - len(held)))
+                new = _promoted(held, types[name])
+                if new.null_count < len(new):
+                    arrays[name] = pc.replace_with_mask(arrays[name], of_type, new)
+        return arrays
+
+
+def _decode(row: JournalRow) -> StoredColumns:
+    columns = _decoder.decode(row.payload)
+    n = row.actions
+    if columns.format_version != FORMAT_VERSION:
+        raise ValueError(f"payload format {columns.format_version} is not {FORMAT_VERSION}")
+    widths = (
+        (columns.times_us, 8),
+        (columns.utc_offsets_minutes, 2),
+        (columns.type_codes, 2),
+        (columns.properties_lengths, 4),
+    )
+    if any(len(buffer) != width * n for buffer, width in widths):
+        raise ValueError("the columns disagree on their length")
+    for code, given in columns.promoted.items():
+        count = array("H", columns.type_codes).count(code)
+        if any(len(values) != count for values in given.values()):
+            raise ValueError("the promoted columns disagree with the types on their length")
+    return columns
+
+
+def _promoted(values: list[Any], type_: pa.DataType) -> pa.Array:
+    """Make promoted values an array; what an earlier configuration promoted with another type becomes null."""
+    try:
+        return pa.array(values, type_)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        exact = _PYTHON_TYPES[type_]
+        return pa.array([value if type(value) is exact else None for value in values], type_)
+
+
+def _shifted(codes: bytes, base: int) -> bytes:
+    return array("H", [code + base for code in array("H", codes)]).tobytes()
+
+
+def _fixed(type_: pa.DataType, buffer: bytes, n: int) -> pa.Array:
+    return pa.Array.from_buffers(type_, n, [None, pa.py_buffer(buffer)])
+
+
+def _repeated(run_ends: pa.Array, values: pa.Array) -> pa.Array:
+    return pc.run_end_decode(pa.RunEndEncodedArray.from_arrays(run_ends, values))
+
+
+def _texts(lengths: bytes, texts: bytes, n: int) -> pa.Array:
+    ends = pc.cumulative_sum(_fixed(pa.int32(), lengths, n).cast(pa.int64()))
+    total = ends[-1].as_py()
+    if total != len(texts):
+        raise ValueError(f"the properties texts hold {len(texts)} bytes where their lengths say {total}")
+    offsets = pa.concat_arrays([pa.array([0], pa.int64()), ends])
+    array_ = pa.Array.from_buffers(pa.large_string(), n, [None, offsets.buffers()[1], pa.py_buffer(texts)])
+    # Lengths below zero, or texts that are no UTF-8, would do their damage in whoever reads the file.
+    array_.validate(full=True)
+    return array_.cast(pa.string())

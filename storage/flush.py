@@ -1,0 +1,277 @@
+"""From the journal into the lake: deciding when (`plan_flush`, pure), and doing it (`Flusher`).
+
+The order is what makes it safe: data files are fsynced, then named in one commit together with the watermark, then
+the commit's log entry is fsynced, then the journal is told that the version is durable and trimmed. Whatever fails in
+between, the rows are in the journal until the lake has them on disk, and the watermark says which of the two counts.
+
+On any error of the commit the table is loaded again and its watermark looked at before anything else is done.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from storage.columns import JournalRow, rows_to_table
+from storage.data_files import (
+    UNWRITABLE,
+    WrittenFile,
+    prefix_within_partitions,
+    remove_unreferenced,
+    sort_rows,
+    write_partitions,
+)
+from storage.errors import CommitRefused, CorruptData, DiskFull, StoreFailed
+from storage.journal import Journal, JournalState
+from storage.lake import Lake
+from storage.latch import Latch
+from storage.schema import ActionSchema
+from storage.submission import Rejection
+
+UNFLUSHABLE: Final = "unflushable"
+_CHECKPOINT_COMMITS: Final = 64
+_DISK_FULL_BYTES: Final = 1024 * 1024
+
+_log = logging.getLogger("actionlake.flush")
+
+
+@dataclass(frozen=True, slots=True)
+class FlushLimits:
+    """When the journal is flushed, and how much is written at once.
+
+    Attributes:
+        interval_ms_max: no acknowledged row waits longer than this for the lake.
+        rows_max, bytes_max: the journal is flushed when it holds this much; also the most that one commit takes.
+        partitions_max: one commit writes files into at most this many partitions.
+    """
+
+    interval_ms_max: int = 60_000
+    rows_max: int = 200_000
+    bytes_max: int = 67_108_864
+    partitions_max: int = 1024
+
+
+@dataclass(frozen=True, slots=True)
+class FlushPlan:
+    """Flush up to position `through`, because of `reason`: `request`, `rows`, `bytes` or `age`."""
+
+    through: int
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class FlushResult:
+    """What one commit did: rows, files, bytes written, the new version, seconds, and rows that went to the rejects."""
+
+    rows: int
+    files: int
+    bytes: int
+    version: int
+    seconds: float
+    rejected: int
+
+
+def plan_flush(
+    state: JournalState, *, oldest_received_at_us: int | None, now_us: int, limits: FlushLimits
+) -> FlushPlan | None:
+    """Decide whether the journal is due; pure."""
+    if state.depth == 0 or oldest_received_at_us is None:
+        return None
+    if state.flush_requested_position > state.trimmed_position:
+        return FlushPlan(state.head, "request")
+    if state.depth >= limits.rows_max:
+        return FlushPlan(state.head, "rows")
+    if state.bytes >= limits.bytes_max:
+        return FlushPlan(state.head, "bytes")
+    if now_us - oldest_received_at_us >= limits.interval_ms_max * 1000:
+        return FlushPlan(state.head, "age")
+    return None
+
+
+class Flusher:
+    """Moves rows of one journal into the lake. Only the leader has one; not for several threads at once."""
+
+    def __init__(
+        self,
+        journal: Journal,
+        lake: Lake,
+        latch: Latch,
+        *,
+        schema: ActionSchema,
+        limits: FlushLimits,
+        now_us: Callable[[], int],
+        on_commit: Callable[[FlushResult], None],
+    ) -> None:
+        self._journal = journal
+        self._lake = lake
+        self._latch = latch
+        self._schema = schema
+        self._limits = limits
+        self._now_us = now_us
+        self._on_commit = on_commit
+        self._commits_since_checkpoint = _CHECKPOINT_COMMITS - 1
+
+    def flush(self, through: int) -> None:
+        """Move all rows up to position *through* into the lake, durably, and trim them from the journal.
+
+        Raises:
+            DiskFull: no space; nothing is lost, and flushing again continues.
+            CommitRefused: the table did not take the commit; nothing is lost, and flushing again continues.
+            StoreFailed: a write or fsync failed; the latch is set.
+            CorruptData: the journal and the table do not belong together, or one of them is damaged.
+        """
+        self._latch.check()
+        try:
+            self._flush(through)
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise DiskFull("no space left for the table", retry_after_s=5) from error
+            reason = f"the table in {self._lake.folder} could not be written: {error}"
+            self._latch.set(reason)
+            raise StoreFailed(reason) from error
+
+    def _flush(self, through: int) -> None:
+        state = self._journal.state()
+        watermark = self._lake.reload(state.id).watermark
+        if watermark < state.trimmed_position:
+            raise CorruptData(
+                f"the table in {self._lake.folder} is older than the journal: it ends at position {watermark}, the"
+                f" journal was trimmed up to {state.trimmed_position}; restore both from one backup"
+            )
+        if watermark > state.trimmed_position:
+            # A commit that we did not see succeed: make it durable before anything relies on it.
+            self._make_durable(state.durable_version, watermark)
+        while watermark < through:
+            watermark = self._flush_batch(state.id, watermark, through)
+
+    def _flush_batch(self, journal: str, watermark: int, through: int) -> int:
+        """Commit the oldest rows above *watermark*, as many as fit one commit; return the new watermark."""
+        started = time.perf_counter()
+        rejected: list[tuple[Rejection, int]] = []
+        table, last = self._next_rows(journal, watermark, through, rejected)
+        # The unsorted rows are let go before anything is written: two copies are what bounds a batch.
+        table = sort_rows(table)
+        files = self._write(table, rejected)
+        if rejected:
+            try:
+                self._journal.move_to_dead_letters(rejected, now_us=self._now_us())
+            except BaseException:
+                remove_unreferenced(files, self._lake.folder)
+                raise
+        version = self._commit(files, journal, after=watermark, watermark=last)
+        self._make_durable(self._journal.state().durable_version, last)
+        written = sum(one.rows for one in files)
+        size = sum(one.size_bytes for one in files)
+        seconds = time.perf_counter() - started
+        self._on_commit(FlushResult(written, len(files), size, version, seconds, len(rejected)))
+        # Arrow's allocator keeps what it had; a service that flushes once a minute should not.
+        pa.default_memory_pool().release_unused()
+        self._commits_since_checkpoint += 1
+        if self._commits_since_checkpoint >= _CHECKPOINT_COMMITS:
+            self._checkpoint()
+        return last
+
+    def _next_rows(
+        self, journal: str, watermark: int, through: int, rejected: list[tuple[Rejection, int]]
+    ) -> tuple[pa.Table, int]:
+        """Read the rows of the next commit; return them, in order of position, and their last position."""
+        rows = self._journal.read_batch(
+            watermark, through=through, rows_max=self._limits.rows_max, bytes_max=self._limits.bytes_max
+        )
+        table = self._above(watermark, self._to_table(rows, journal, rejected))
+        prefix = prefix_within_partitions(table, self._limits.partitions_max)
+        if prefix < table.num_rows:
+            last = table["position"][prefix - 1].as_py()
+            # What is rejected beyond this commit comes up again with the next one.
+            rejected[:] = [(letter, position) for letter, position in rejected if position <= last]
+            return table.slice(0, prefix), last
+        return table, rows[-1].last_position
+
+    @staticmethod
+    def _above(watermark: int, table: pa.Table) -> pa.Table:
+        """Leave out the rows of a submission of which an earlier commit took a part."""
+        if not table.num_rows:
+            return table
+        return table.slice(max(0, watermark - table["position"][0].as_py() + 1))
+
+    def _to_table(self, rows: Sequence[JournalRow], journal: str, rejected: list[tuple[Rejection, int]]) -> pa.Table:
+        """Turn submissions into a table; find those that cannot be by halving, and put them aside."""
+        try:
+            return rows_to_table(rows, journal, self._schema)
+        except CorruptData as error:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                parts = [self._to_table(part, journal, rejected) for part in (rows[:half], rows[half:])]
+                return pa.concat_tables(parts)
+            row = rows[0]
+            rejection = Rejection(None, None, UNFLUSHABLE, str(error), row.payload, row.user_id, row.session_id)
+            rejected.append((rejection, row.first_position))
+            _log.error("positions %d to %d cannot be flushed: %s", row.first_position, row.last_position, error)
+            return self._schema.table_schema.empty_table()
+
+    def _write(self, table: pa.Table, rejected: list[tuple[Rejection, int]]) -> list[WrittenFile]:
+        """Write a table; find rows that cannot be written by halving, and put them aside."""
+        if not table.num_rows:
+            return []
+        try:
+            return write_partitions(table, self._lake.folder)
+        except UNWRITABLE as error:
+            if isinstance(error, (OSError, MemoryError)):
+                raise
+            if table.num_rows > 1:
+                half = table.num_rows // 2
+                files = self._write(table.slice(0, half), rejected)
+                try:
+                    return files + self._write(table.slice(half), rejected)
+                except BaseException:
+                    remove_unreferenced(files, self._lake.folder)
+                    raise
+            action = table.to_pylist()[0]
+            original = json.dumps(action, default=str).encode()
+            rejection = Rejection(
+                None, None, UNFLUSHABLE, str(error), original, action["user_id"], action["session_id"]
+            )
+            rejected.append((rejection, action["position"]))
+            _log.error("position %d cannot be flushed: %s", action["position"], error)
+            return []
+
+    def _commit(self, files: list[WrittenFile], journal: str, *, after: int, watermark: int) -> int:
+        try:
+            return self._lake.append(files, journal=journal, after=after, watermark=watermark)
+        except Exception as error:
+            # The library raises many kinds, and any of them may mean "committed": only the watermark knows.
+            snapshot = self._lake.reload(journal)
+            if snapshot.watermark >= watermark:
+                return snapshot.version
+            # Judged before the files are removed, since that makes room.
+            refusal = self._refusal(f"did not take a commit: {error}")
+            remove_unreferenced(files, self._lake.folder)
+            raise refusal from error
+
+    def _checkpoint(self) -> None:
+        try:
+            self._lake.checkpoint()
+        except CommitRefused as error:
+            raise self._refusal(f"did not take a checkpoint: {error}") from error
+        self._commits_since_checkpoint = 0
+
+    def _refusal(self, what: str) -> DiskFull | CommitRefused:
+        """The library does not tell a full disk from another refusal, so look at the disk."""
+        space = os.statvfs(self._lake.folder)
+        if space.f_bavail * space.f_frsize < _DISK_FULL_BYTES:
+            return DiskFull("no space left for the table's log", retry_after_s=5)
+        return CommitRefused(f"the table in {self._lake.folder} {what}")
+
+    def _make_durable(self, durable_version: int, watermark: int) -> None:
+        """Sync the log up to the version at hand, then record that and trim: never the other way round."""
+        version = self._lake.version
+        self._lake.sync(after_version=durable_version, through_version=version)
+        self._journal.trim(watermark, durable_version=version)

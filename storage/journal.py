@@ -1,0 +1,624 @@
+"""The durable log: what is acknowledged is in here until the lake has it.
+
+Positions are dense and never used twice: each transaction takes `next_position`, adds the number of its actions, and
+writes both in one BEGIN IMMEDIATE. They are never derived from the rows, since a journal trimmed empty would begin
+again at 1. Trimming writes `trimmed_position` in the transaction of its DELETE, so that a reader who sees a row gone
+sees in the same read transaction that it was trimmed (the reader protocol stands in `storage.store`).
+
+One group commit holds the accepted actions of all its requests, their dead letters and their idempotency keys; its
+fsync (WAL, synchronous=FULL) is what an acknowledgement means.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import apsw
+
+from storage.columns import JournalRow
+from storage.durable_files import fsync_path, make_durable_folder
+from storage.errors import CorruptData, DiskFull, InvalidInput, Overloaded, StoreError, StoreFailed
+from storage.latch import Latch
+from storage.submission import Rejection, Submission
+
+SCHEMA_VERSION: Final = 1
+BUSY_TIMEOUT_MS: Final = 10_000
+_TRIM_BYTES_PER_TRANSACTION: Final = 4 * 1024 * 1024
+# What a submission costs beyond its payload and ids: its fixed columns and its place in the tree.
+_ROW_OVERHEAD_BYTES: Final = 64
+_INSERT_ROWS_MAX: Final = 128
+
+_PRAGMAS: Final = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "auto_vacuum": 2}
+
+_TABLES: Final = """
+CREATE TABLE journal (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  id TEXT NOT NULL,
+  next_position INTEGER NOT NULL,
+  trimmed_position INTEGER NOT NULL,
+  durable_version INTEGER NOT NULL,
+  lake_version_min INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  flush_requested_position INTEGER NOT NULL
+) STRICT;
+CREATE TABLE submissions (
+  first_position INTEGER PRIMARY KEY,
+  last_position INTEGER NOT NULL,
+  received_at_us INTEGER NOT NULL,
+  user_id TEXT NOT NULL,
+  session_id TEXT,
+  payload BLOB NOT NULL
+) STRICT;
+CREATE TABLE dead_letters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  received_at_us INTEGER NOT NULL,
+  user_id TEXT,
+  session_id TEXT,
+  action_index INTEGER,
+  line INTEGER,
+  code TEXT NOT NULL,
+  message TEXT NOT NULL,
+  original BLOB NOT NULL,
+  position INTEGER UNIQUE
+) STRICT;
+CREATE TABLE idempotency_keys (
+  key_hash BLOB PRIMARY KEY,
+  body_hash BLOB NOT NULL,
+  answer BLOB NOT NULL,
+  stored_at_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (stored_at_us);
+"""
+
+T = TypeVar("T")
+
+
+class IdempotencyConflict(InvalidInput):
+    """The idempotency key was used before, with another body."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's key and the body that it stands for, both as SHA-256.
+
+    The key's hash covers its scope, so that two clients who choose the same key do not meet.
+    """
+
+    key_hash: bytes
+    body_hash: bytes
+
+    @classmethod
+    def of(cls, key: str, body: bytes, *, scope: str = "") -> IdempotencyKey:
+        """Hash what the client sent; *scope* is the identity of its API key."""
+        scoped = hashlib.sha256(scope.encode() + b"\0" + key.encode())
+        return cls(scoped.digest(), hashlib.sha256(body).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What one request asks the journal to keep, all of it or nothing.
+
+    `answer` is what the request will be told; it is kept with the idempotency key and returned for a repetition.
+    """
+
+    submissions: Sequence[Submission]
+    rejections: Sequence[Rejection]
+    answer: bytes
+    idempotency: IdempotencyKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """The journal's own row: a consistent reading of one moment.
+
+    Attributes:
+        id: made with the journal, and made anew when it was lost or rolled back.
+        next_position: the first position that is not taken.
+        trimmed_position: rows up to here are gone from the journal, since the lake has them durably.
+        durable_version: the lake's versions up to here are known to be synced to disk.
+        lake_version_min: readers must not use an older snapshot of the lake.
+        bytes: of the rows not trimmed yet.
+        flush_requested_position: somebody waits for a flush up to here.
+    """
+
+    id: str
+    next_position: int
+    trimmed_position: int
+    durable_version: int
+    lake_version_min: int
+    bytes: int
+    flush_requested_position: int
+
+    @property
+    def head(self) -> int:
+        """The last position that is taken."""
+        return self.next_position - 1
+
+    @property
+    def depth(self) -> int:
+        """How many positions are not trimmed yet."""
+        return self.head - self.trimmed_position
+
+
+_STATE: Final = (
+    "SELECT id, next_position, trimmed_position, durable_version, lake_version_min, bytes, flush_requested_position"
+    " FROM journal"
+)
+_ROWS: Final = "SELECT first_position, last_position, received_at_us, user_id, session_id, payload FROM submissions"
+
+
+def new_journal_id() -> str:
+    """Make an id that no other journal has."""
+    return uuid.uuid4().hex
+
+
+class Journal:
+    """One journal file, opened by one process. All methods may be called from any thread.
+
+    There is one connection for appends, one for readers and one for trimming and checkpoints, each behind its own
+    lock, so that a checkpoint does not keep an append waiting in this process.
+    """
+
+    def __init__(self, path: Path, latch: Latch | None) -> None:
+        """Open an existing journal, for reading only where there is no *latch*.
+
+        Raises:
+            CorruptData: the file is no journal, or damaged.
+            StoreFailed: a setting on which durability rests did not take.
+        """
+        self.path = path
+        self._latch = latch
+        self._append_lock = threading.Lock()
+        self._read_lock = threading.Lock()
+        self._upkeep_lock = threading.Lock()
+        with self._translated():
+            self._reader = self._connect(read_only=latch is None)
+            if latch is not None:
+                self._appender = self._connect(read_only=False)
+                self._upkeep = self._connect(read_only=False)
+            self.bytes_known = self.state().bytes
+
+    @staticmethod
+    def create(path: Path, *, durable_version: int) -> None:
+        """Make a new, empty journal with an id of its own, durably.
+
+        Args:
+            path: where; nothing may be there yet.
+            durable_version: the newest version of the lake at this moment.
+
+        Raises:
+            StoreFailed: the file could not be made.
+        """
+        make_durable_folder(path.parent)
+        unfinished = path.with_suffix(".creating")
+        unfinished.unlink(missing_ok=True)
+        try:
+            connection = apsw.Connection(str(unfinished))
+            connection.execute(f"PRAGMA auto_vacuum = {_PRAGMAS['auto_vacuum']}")
+            connection.execute("PRAGMA page_size = 4096")
+            connection.execute("BEGIN IMMEDIATE")
+            connection.execute(_TABLES)
+            connection.execute(
+                "INSERT INTO journal VALUES (1, ?, 1, 0, ?, 0, 0, 0)", (new_journal_id(), durable_version)
+            )
+            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            connection.execute("COMMIT")
+            connection.close()
+            fsync_path(unfinished)
+            os.rename(unfinished, path)
+            fsync_path(path.parent)
+        except (apsw.Error, OSError) as error:
+            raise StoreFailed(f"the journal {path} could not be made: {error}") from error
+
+    def _connect(self, *, read_only: bool) -> apsw.Connection:
+        flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
+        connection = apsw.Connection(str(self.path), flags=flags)
+        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        version = connection.pragma("user_version")
+        if version != SCHEMA_VERSION:
+            raise CorruptData(f"{self.path} is not a journal of format {SCHEMA_VERSION} (it says {version})")
+        if not read_only:
+            connection.execute("PRAGMA journal_mode = WAL")
+            connection.execute("PRAGMA synchronous = FULL")
+            connection.execute("PRAGMA secure_delete = ON")
+            # Checkpoints are the leader's, so that no submission waits for one.
+            connection.execute("PRAGMA wal_autocheckpoint = 0")
+            for name, wanted in _PRAGMAS.items():
+                got = connection.pragma(name)
+                if got != wanted:
+                    raise StoreFailed(f"{self.path}: PRAGMA {name} is {got!r} where it must be {wanted!r}")
+        return connection
+
+    # Appending
+
+    def append(self, group: Sequence[Append], *, now_us: int) -> list[bytes | StoreError]:
+        """Make a group of requests durable in one transaction with one fsync.
+
+        Returns:
+            For each request, in order, its answer: its own, or that of the first request with its idempotency key.
+            `IdempotencyConflict` in the place of a request whose key stands for another body; it stores nothing and
+            does not touch the others.
+
+        Raises:
+            DiskFull: no space; nothing is kept, and a later append may succeed.
+            StoreFailed: the write or its fsync failed. Nothing is visible now, but the rows may reappear after
+                recovery. The latch is set.
+        """
+        with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
+            # In here, since a commit that this one had to wait for may have set it.
+            self._check_latch()
+            fresh, outcomes = self._without_repetitions(execute, group)
+            rows = [(one, submission) for one in fresh for submission in one.submissions]
+            self._insert_submissions(execute, [submission for _, submission in rows], now_us)
+            letters = [(rejection, None) for one in fresh for rejection in one.rejections]
+            _insert_dead_letters(execute, letters, now_us)
+            for one in fresh:
+                if one.idempotency is not None:
+                    key = one.idempotency
+                    execute(
+                        "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?)",
+                        (key.key_hash, key.body_hash, one.answer, now_us),
+                    )
+        return outcomes
+
+    def _without_repetitions(
+        self, execute: Callable[..., Any], group: Sequence[Append]
+    ) -> tuple[list[Append], list[bytes | StoreError]]:
+        """Tell the requests that are new from those whose key was used before, also earlier in this group."""
+        fresh: list[Append] = []
+        outcomes: list[bytes | StoreError] = []
+        seen: dict[bytes, tuple[bytes, bytes]] = {}
+        for one in group:
+            key = one.idempotency
+            if key is None:
+                fresh.append(one)
+                outcomes.append(one.answer)
+                continue
+            known = seen.get(key.key_hash)
+            if known is None:
+                known = execute(
+                    "SELECT body_hash, answer FROM idempotency_keys WHERE key_hash = ?", (key.key_hash,)
+                ).fetchone()
+            if known is None:
+                seen[key.key_hash] = (key.body_hash, one.answer)
+                fresh.append(one)
+                outcomes.append(one.answer)
+            elif known[0] == key.body_hash:
+                outcomes.append(known[1])
+            else:
+                outcomes.append(IdempotencyConflict("this Idempotency-Key was used before with another body"))
+        return fresh, outcomes
+
+    def _insert_submissions(self, execute: Callable[..., Any], submissions: Sequence[Submission], now_us: int) -> None:
+        if not submissions:
+            return
+        actions = sum(submission.actions for submission in submissions)
+        size = sum(_row_bytes(s.user_id, s.session_id, s.payload) for s in submissions)
+        next_position, self.bytes_known = execute(
+            "UPDATE journal SET next_position = next_position + ?, bytes = bytes + ? RETURNING next_position, bytes",
+            (actions, size),
+        ).fetchone()
+        position = next_position - actions
+        values: list[Any] = []
+        for submission in submissions:
+            last = position + submission.actions - 1
+            values += (position, last, now_us, submission.user_id, submission.session_id, submission.payload)
+            position = last + 1
+        # One statement for many rows: each statement gives up the interpreter's lock and has to win it back.
+        for start in range(0, len(submissions), _INSERT_ROWS_MAX):
+            part = values[start * 6 : (start + _INSERT_ROWS_MAX) * 6]
+            places = ",".join(["(?,?,?,?,?,?)"] * (len(part) // 6))
+            execute(f"INSERT INTO submissions VALUES {places}", part)  # noqa: S608
+
+    # Reading
+
+    def state(self) -> JournalState:
+        """Read the journal's own row."""
+        with self._read_lock, self._translated():
+            values: Any = self._reader.execute(_STATE).fetchone()
+            return JournalState(*values)
+
+    def read_tail(self, after: int) -> tuple[JournalState, list[JournalRow]]:
+        """Read the state and all rows that hold positions above *after*, in one read transaction, ended at once.
+
+        Rows that were trimmed are not among them: the caller has to look at `trimmed_position`.
+
+        Raises:
+            CorruptData: a row that was not trimmed is missing.
+        """
+        with self._read_lock, self._translated(), _read_transaction(self._reader) as execute:
+            state = JournalState(*execute(_STATE).fetchone())
+            rows = [JournalRow(*values) for values in _rows_above(execute, after, state.head)]
+        self._require_dense(rows, after=max(after, state.trimmed_position), through=state.head)
+        return state, rows
+
+    def read_batch(self, after: int, *, through: int, rows_max: int, bytes_max: int) -> list[JournalRow]:
+        """Read the oldest rows above *after*, at least one, as long as they begin up to *through* and fit both limits.
+
+        The limits bound memory, so that a journal of any length is flushed in steps.
+
+        Raises:
+            CorruptData: a row is missing.
+        """
+        batch: list[JournalRow] = []
+        actions = size = 0
+        with self._upkeep_lock, self._translated(), _read_transaction(self._upkeep) as execute:
+            for values in _rows_above(execute, after, through):
+                row = JournalRow(*values)
+                actions += row.actions
+                size += len(row.payload)
+                if batch and (actions > rows_max or size > bytes_max):
+                    break
+                batch.append(row)
+        self._require_dense(batch, after=after, through=batch[-1].last_position if batch else through)
+        return batch
+
+    def _require_dense(self, rows: Sequence[JournalRow], *, after: int, through: int) -> None:
+        """Raise CorruptData unless *rows* hold every position above *after* up to *through*."""
+        for row in rows:
+            if row.first_position > after + 1:
+                break
+            after = max(after, row.last_position)
+        if after < through:
+            raise CorruptData(
+                f"the journal {self.path} lacks rows from position {after + 1} on, which it says it holds up to"
+                f" {through}; restore it from a backup"
+            )
+
+    def oldest_received_at_us(self) -> int | None:
+        """When the oldest row that is still in the journal was received, or None if there is none."""
+        with self._read_lock, self._translated():
+            row: Any = self._reader.execute(
+                "SELECT received_at_us FROM submissions ORDER BY first_position LIMIT 1"
+            ).fetchone()
+            return None if row is None else int(row[0])
+
+    def dead_letters(self) -> int:
+        """How many dead letters are kept."""
+        with self._read_lock, self._translated():
+            (count,) = self._reader.execute("SELECT count(*) FROM dead_letters")
+            return int(count[0])
+
+    def read_dead_letters(self, *, limit: int) -> list[dict[str, Any]]:
+        """Read the newest dead letters, each as column name → value."""
+        with self._read_lock, self._translated():
+            cursor = self._reader.execute("SELECT * FROM dead_letters ORDER BY id DESC LIMIT ?", (limit,))
+            names = [column[0] for column in cursor.get_description()] if limit else []
+            return [dict(zip(names, row, strict=True)) for row in cursor]
+
+    # Upkeep, by the leader
+
+    def request_flush(self, position: int) -> None:
+        """Ask the leader, whichever worker that is, to flush up to *position*."""
+        with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
+            self._check_latch()
+            execute("UPDATE journal SET flush_requested_position = max(flush_requested_position, ?)", (position,))
+
+    def record_durable(self, version: int) -> None:
+        """Record that the lake's versions up to *version* are synced to disk."""
+        with self._upkeep_transaction() as execute:
+            execute("UPDATE journal SET durable_version = max(durable_version, ?)", (version,))
+
+    def trim(self, through: int, *, durable_version: int) -> None:
+        """Delete the rows up to *through*, which the lake holds durably since *durable_version*.
+
+        Done in steps of a few megabytes, since each holds the write lock. A submission that is in the lake only in
+        part stays until all of it is there; readers go by positions.
+
+        Raises:
+            DiskFull: no space for the deletion's own log; rows stay, and trimming again later is safe.
+            StoreFailed: the write or its fsync failed; the latch is set.
+        """
+        while True:
+            with self._upkeep_transaction() as execute:
+                step, done = self._next_trim(execute, through)
+                size = execute(
+                    "SELECT total(length(payload) + length(CAST(user_id AS BLOB))"
+                    " + ifnull(length(CAST(session_id AS BLOB)), 0) + ?)"
+                    " FROM submissions WHERE first_position <= ? AND last_position <= ?",
+                    (_ROW_OVERHEAD_BYTES, step, step),
+                ).fetchone()[0]
+                execute("DELETE FROM submissions WHERE first_position <= ? AND last_position <= ?", (step, step))
+                self.bytes_known = execute(
+                    "UPDATE journal SET trimmed_position = max(trimmed_position, ?), bytes = bytes - ?,"
+                    " durable_version = max(durable_version, ?) RETURNING bytes",
+                    (step, int(size), durable_version),
+                ).fetchone()[0]
+            if done:
+                return
+
+    def _next_trim(self, execute: Callable[..., Any], through: int) -> tuple[int, bool]:
+        size = 0
+        for last, length in execute(
+            "SELECT last_position, length(payload) FROM submissions WHERE first_position <= ? ORDER BY first_position",
+            (through,),
+        ):
+            size += length
+            if size > _TRIM_BYTES_PER_TRANSACTION and last < through:
+                return last, False
+        return through, True
+
+    def move_to_dead_letters(self, letters: Sequence[tuple[Rejection, int]], *, now_us: int) -> None:
+        """Keep actions that cannot be flushed as dead letters, each at most once by its position."""
+        with self._upkeep_transaction() as execute:
+            _insert_dead_letters(execute, letters, now_us)
+
+    def forget_idempotency_keys(self, *, before_us: int, bytes_max: int) -> int:
+        """Delete keys stored before *before_us*, and the oldest ones beyond *bytes_max*; return how many."""
+        with self._upkeep_transaction() as execute:
+            execute("DELETE FROM idempotency_keys WHERE stored_at_us < ?", (before_us,))
+            deleted = self._upkeep.changes()
+            execute(
+                "DELETE FROM idempotency_keys WHERE stored_at_us <= (SELECT max(stored_at_us) FROM ("
+                " SELECT stored_at_us, sum(length(answer) + 128) OVER (ORDER BY stored_at_us DESC) AS held"
+                " FROM idempotency_keys) WHERE held > ?)",
+                (bytes_max,),
+            )
+            return int(deleted + self._upkeep.changes())
+
+    def take_new_id(self, new: str) -> None:
+        """Give a journal that was rolled back the id *new*, without the rows, which the lake has under the old one.
+
+        Positions go on where they are, so that the table must hold that as the watermark of *new* already.
+        """
+        with self._upkeep_transaction() as execute:
+            execute("DELETE FROM submissions")
+            execute(
+                "UPDATE journal SET id = ?, trimmed_position = next_position - 1, bytes = 0,"
+                " flush_requested_position = 0",
+                (new,),
+            )
+
+    def wal_bytes(self) -> int:
+        """The size of the write-ahead log."""
+        try:
+            return self.path.with_name(self.path.name + "-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def checkpoint(self, *, truncate: bool) -> None:
+        """Copy the write-ahead log into the database file.
+
+        With *truncate* the log file is emptied as well, and free pages go back to the file system; this waits for
+        readers and writers, so that it comes after a checkpoint without it.
+        """
+        with self._upkeep_lock, self._translated():
+            self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+            if truncate:
+                with self._append_lock, contextlib.suppress(apsw.BusyError):
+                    # Readers in other processes may be in the way; the next checkpoint gets its chance.
+                    self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def shrink(self, *, pages_max: int = 4096) -> None:
+        """Return up to *pages_max* free pages of the database file to the file system."""
+        with self._upkeep_lock, self._append_lock, self._translated():
+            if self._upkeep.pragma("freelist_count"):
+                for _ in self._upkeep.execute(f"PRAGMA incremental_vacuum({int(pages_max)})"):
+                    pass
+
+    def integrity_problems(self) -> list[str]:
+        """Check the database's structure; return what is wrong with it, nothing if it is whole."""
+        with self._read_lock, self._translated():
+            return [row[0] for row in self._reader.execute("PRAGMA quick_check") if row[0] != "ok"]
+
+    def close(self) -> None:
+        """Close all connections; the last one of all processes checkpoints."""
+        with self._upkeep_lock, self._append_lock, self._read_lock:
+            self._reader.close()
+            if self._latch is not None:
+                self._appender.close()
+                self._upkeep.close()
+
+    # Errors
+
+    @contextlib.contextmanager
+    def _upkeep_transaction(self) -> Iterator[Callable[..., Any]]:
+        """A transaction of the upkeep connection that takes its turn with this process's appends.
+
+        SQLite waits for a lock by polling with growing pauses, and a process that appends without pause wins against
+        that: trims were measured to wait for up to 0.9 s, truncating checkpoints for 2 s, instead of milliseconds.
+        """
+        with self._upkeep_lock, self._append_lock, self._translated(), self._transaction(self._upkeep) as execute:
+            yield execute
+
+    @contextlib.contextmanager
+    def _transaction(self, connection: apsw.Connection) -> Iterator[Callable[..., Any]]:
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection.execute
+            connection.execute("COMMIT")
+        except BaseException:
+            if connection.in_transaction:
+                connection.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def _translated(self) -> Iterator[None]:
+        """Turn the library's errors into the store's, and latch what must not be retried."""
+        try:
+            yield
+        except apsw.FullError as error:
+            raise DiskFull("no space left on the journal's disk", retry_after_s=5) from error
+        except apsw.BusyError as error:
+            raise Overloaded("the journal was busy for too long") from error
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            reason = f"the journal {self.path} is damaged ({error}); restore it from a backup, or move it away"
+            self._set_latch(reason)
+            raise CorruptData(reason) from error
+        except (apsw.IOError, apsw.CantOpenError, apsw.ReadOnlyError) as error:
+            if _extended_result(error) == apsw.SQLITE_IOERR_SHMSIZE and _is_full(self.path.parent):
+                raise DiskFull("no space left for the journal's index", retry_after_s=5) from error
+            reason = f"the journal {self.path} could not be written or read: {error}"
+            self._set_latch(reason)
+            raise StoreFailed(reason) from error
+
+    def _check_latch(self) -> None:
+        if self._latch is not None:
+            self._latch.check()
+
+    def _set_latch(self, reason: str) -> None:
+        """Latch the store; a process that only reads does not judge for the service."""
+        if self._latch is not None:
+            self._latch.set(reason)
+
+
+def _extended_result(error: apsw.Error) -> int:
+    """Return SQLite's extended result code, which the library's stubs leave out."""
+    return int(error.extendedresult)  # type: ignore[attr-defined]
+
+
+@contextlib.contextmanager
+def _read_transaction(connection: apsw.Connection) -> Iterator[Callable[..., Any]]:
+    """Hold one read transaction; rows must be copied before it ends."""
+    with connection:
+        yield connection.execute
+
+
+def _rows_above(execute: Callable[..., Any], after: int, through: int) -> Iterator[Sequence[Any]]:
+    """Yield the rows that hold positions above *after* and begin up to *through*."""
+    # The row that holds position `after` + 1 may begin before it; positions are dense, so the row with the
+    # largest first position up to there is where to begin.
+    start = execute("SELECT max(first_position) FROM submissions WHERE first_position <= ?", (after + 1,)).fetchone()[0]
+    yield from execute(
+        f"{_ROWS} WHERE first_position >= ? AND first_position <= ? AND last_position > ? ORDER BY first_position",
+        (start if start is not None else 0, through, after),
+    )
+
+
+def _insert_dead_letters(
+    execute: Callable[..., Any], letters: Sequence[tuple[Rejection, int | None]], now_us: int
+) -> None:
+    for letter, position in letters:
+        execute(
+            "INSERT INTO dead_letters (received_at_us, user_id, session_id, action_index, line, code,"
+            " message, original, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (position) DO NOTHING",
+            (
+                now_us,
+                letter.user_id,
+                letter.session_id,
+                letter.index,
+                letter.line,
+                letter.code,
+                letter.message,
+                letter.original,
+                position,
+            ),
+        )
+
+
+def _row_bytes(user_id: str, session_id: str | None, payload: bytes) -> int:
+    session_bytes = len(session_id.encode()) if session_id is not None else 0
+    return len(payload) + len(user_id.encode()) + session_bytes + _ROW_OVERHEAD_BYTES
+
+
+def _is_full(folder: Path) -> bool:
+    space = os.statvfs(folder)
+    return space.f_bavail * space.f_frsize < 64 * 1024

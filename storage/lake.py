@@ -1,0 +1,324 @@
+"""The Delta table `actions`: pinned snapshots, and commits that carry rows and watermark together.
+
+The watermark of journal J is Delta's application transaction (`txn`) for app id J. `append` commits it with the rows
+that it speaks of, from a freshly loaded handle, and only if it moves forward; a commit of the same app id from a
+stale handle is refused by the library's own conflict check. Neither is relied upon alone: whoever sees `append` fail
+must look at the watermark again before trying again, since an error does not mean "not committed".
+
+The library syncs nothing to disk. Data files are synced before they are named in a commit (`storage.data_files`),
+and the commit's own log entry by `sync`, after which the caller may call the version durable.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+from deltalake import DeltaTable, Schema
+from deltalake.exceptions import DeltaError, TableNotFoundError
+from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, Transaction
+
+from storage.data_files import DataFile, WrittenFile
+from storage.durable_files import fsync_path, make_durable_folder
+from storage.errors import CommitRefused, CorruptData, StoreFailed
+from storage.schema import PARTITION_COLUMNS, ActionSchema
+
+_CONFIGURATION: Final = {
+    # Ids and properties stay out of the log, so that erasing a user does not mean rewriting the log's history.
+    "delta.dataSkippingStatsColumns": "time,received_at,position",
+    # Checkpoints and clean-up happen where nobody waits for them.
+    "delta.checkpointInterval": "1000000000",
+    "delta.enableExpiredLogCleanup": "false",
+}
+_NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
+_MILLISECOND_US: Final = 1000
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """One version of the table: its files and one journal's watermark, which belong together.
+
+    Attributes:
+        version: of the table.
+        watermark: rows of the journal that the lake was opened for, up to here, are in `files`.
+        files: all data files, in order of date, type and path.
+    """
+
+    version: int
+    watermark: int
+    files: tuple[DataFile, ...]
+
+
+class Lake:
+    """The table as one process sees it. Methods may be called from any thread."""
+
+    def __init__(self, folder: Path, schema: ActionSchema) -> None:
+        """Open the table.
+
+        Raises:
+            FileNotFoundError: there is no table.
+            CorruptData: its log cannot be read.
+        """
+        self.folder = folder
+        self._lock = threading.Lock()
+        self._known: dict[str, DataFile] = {}
+        self._snapshots: dict[str, Snapshot] = {}
+        try:
+            self._table = DeltaTable(str(folder))
+        except TableNotFoundError as error:
+            raise FileNotFoundError(f"there is no table in {folder}") from error
+        except (DeltaError, OSError, ValueError) as error:
+            raise CorruptData(f"the log of the table in {folder} cannot be read: {_first_line(error)}") from error
+        self.schema = schema
+
+    @staticmethod
+    def exists(folder: Path) -> bool:
+        """Tell whether there is a table in *folder*."""
+        return (folder / "_delta_log").is_dir() and DeltaTable.is_deltatable(str(folder))
+
+    @classmethod
+    def create(cls, folder: Path, schema: ActionSchema) -> None:
+        """Make an empty table, durably.
+
+        Creating has no conflict check in the library: only the holder of the folder's lock may call this.
+
+        Raises:
+            StoreFailed: the table could not be made.
+        """
+        try:
+            make_durable_folder(folder)
+            DeltaTable.create(
+                str(folder),
+                schema=Schema.from_arrow(schema.table_schema),
+                mode="error",
+                partition_by=list(PARTITION_COLUMNS),
+                configuration=dict(_CONFIGURATION),
+                post_commithook_properties=_NO_HOOKS,
+            )
+            fsync_path(folder / "_delta_log" / _entry_name(0))
+            fsync_path(folder / "_delta_log")
+            fsync_path(folder)
+        except (DeltaError, OSError) as error:
+            raise StoreFailed(f"the table in {folder} could not be made: {error}") from error
+
+    def add_missing_columns(self) -> int | None:
+        """Add the promoted columns that the schema has and the table lacks; return the new version if there are any.
+
+        Raises:
+            CorruptData: a column exists with another type; no column is ever retyped.
+        """
+        with self._lock:
+            self._table.update_incremental()
+            existing = {field.name: pa.field(field) for field in pa.schema(self._table.schema())}
+            wanted = self.schema.table_schema
+            for field in wanted:
+                if field.name in existing and not _same_type(existing[field.name].type, field.type):
+                    raise CorruptData(
+                        f"column {field.name} of the table in {self.folder} is {existing[field.name].type},"
+                        f" the configuration says {field.type}; columns are never retyped, choose another name"
+                    )
+            missing = [field for field in wanted if field.name not in existing]
+            if not missing:
+                return None
+            delta_fields = Schema.from_arrow(pa.schema(missing)).fields
+            self._table.alter.add_columns(list(delta_fields), post_commithook_properties=_NO_HOOKS)
+            self._table.update_incremental()
+            return int(self._table.version())
+
+    def snapshot(self, journal: str) -> Snapshot:
+        """Return the newest version that this process has loaded; costs nothing if it was asked for before."""
+        with self._lock:
+            known = self._snapshots.get(journal)
+            if known is None:
+                known = self._read_snapshot(journal)
+                self._snapshots = {journal: known}
+            return known
+
+    def reload(self, journal: str) -> Snapshot:
+        """Load what was committed since, also by other processes, and return the newest snapshot.
+
+        Raises:
+            CorruptData: the log cannot be read.
+        """
+        with self._lock:
+            before = self._table.version()
+            try:
+                self._table.update_incremental()
+            except (DeltaError, OSError) as error:
+                raise CorruptData(
+                    f"the log of the table in {self.folder} cannot be read: {_first_line(error)}"
+                ) from error
+            if self._table.version() != before:
+                self._snapshots = {}
+        return self.snapshot(journal)
+
+    @property
+    def version(self) -> int:
+        """The newest version that is loaded."""
+        with self._lock:
+            return int(self._table.version())
+
+    def watermark(self, journal: str) -> int:
+        """Return the journal's watermark in the newest version that is loaded."""
+        with self._lock:
+            return int(self._table.transaction_version(journal) or 0)
+
+    def append(self, files: Sequence[WrittenFile], *, journal: str, after: int, watermark: int) -> int:
+        """Commit *files*, the journal's rows above *after* up to *watermark*, and that watermark together.
+
+        Returns the new version.
+
+        The files are durable already; the commit is not, until `sync`.
+
+        Raises:
+            ValueError: the watermark is not *after*: some of what the files hold is in the table already.
+            Exception: whatever the library raises; the commit may have happened all the same. Reload and look at
+                the watermark before doing anything else.
+        """
+        with self._lock:
+            self._table.update_incremental()
+            current = int(self._table.transaction_version(journal) or 0)
+            if current != after or watermark <= after:
+                raise ValueError(f"the watermark of journal {journal} is {current}: {after} cannot become {watermark}")
+            self._table.create_write_transaction(
+                [_add_action(one) for one in files],
+                "append",
+                Schema.from_arrow(self.schema.table_schema),
+                partition_by=list(PARTITION_COLUMNS),
+                commit_properties=CommitProperties(app_transactions=[Transaction(journal, watermark)]),
+                post_commithook_properties=_NO_HOOKS,
+            )
+            self._table.update_incremental()
+            self._snapshots = {}
+            return int(self._table.version())
+
+    def sync(self, *, after_version: int, through_version: int) -> None:
+        """Fsync the log entries of the versions above *after_version*, and the log's folder.
+
+        Raises:
+            OSError: an entry is missing or could not be synced.
+        """
+        log = self.folder / "_delta_log"
+        for version in range(after_version + 1, through_version + 1):
+            fsync_path(log / _entry_name(version))
+        fsync_path(log)
+
+    def checkpoint(self) -> None:
+        """Write a checkpoint of the newest version, durably, so that opening and committing stay fast.
+
+        Raises:
+            CommitRefused: it could not be written; the table is as good without it.
+            OSError: it could not be synced.
+        """
+        with self._lock:
+            try:
+                self._table.update_incremental()
+                version = int(self._table.version())
+                self._table.create_checkpoint()
+            except (DeltaError, OSError) as error:
+                raise CommitRefused(str(error)) from error
+        log = self.folder / "_delta_log"
+        for path in log.glob(f"{version:020d}.checkpoint*.parquet"):
+            fsync_path(path)
+        fsync_path(log / "_last_checkpoint")
+        fsync_path(log)
+
+    def _read_snapshot(self, journal: str) -> Snapshot:
+        adds: Any = pa.table(self._table.get_add_actions(flatten=True))
+        paths: list[str] = adds["path"].to_pylist()
+        fresh = [place for place, path in enumerate(paths) if path not in self._known]
+        if fresh or len(paths) != len(self._known):
+            new = {row["path"]: self._data_file(row) for row in adds.take(fresh).to_pylist()}
+            self._known = {path: self._known.get(path) or new[path] for path in paths}
+        files = sorted(self._known.values(), key=lambda one: (one.date, one.type, one.path))
+        watermark = int(self._table.transaction_version(journal) or 0)
+        return Snapshot(int(self._table.version()), watermark, tuple(files))
+
+    def _data_file(self, add: dict[str, Any]) -> DataFile:
+        if add.get("num_records") is None or add.get("min.time") is None or add.get("max.time") is None:
+            raise CorruptData(f"{self.folder / add['path']} has no statistics in the table's log")
+        return DataFile(
+            path=str(self.folder / add["path"]),
+            size_bytes=add["size_bytes"],
+            rows=add["num_records"],
+            date=add["partition.date"],
+            type=add["partition.type"],
+            time_min_us=_microseconds(add["min.time"]),
+            time_max_us=_microseconds(add["max.time"]) + _MILLISECOND_US,
+        )
+
+
+def watermark_at(folder: Path, journal: str, version: int) -> int:
+    """Return the journal's watermark in an older version of the table.
+
+    Raises:
+        CorruptData: the log cannot be read.
+    """
+    try:
+        return int(DeltaTable(str(folder), version=version).transaction_version(journal) or 0)
+    except (DeltaError, OSError, ValueError) as error:
+        raise CorruptData(f"the log of the table in {folder} cannot be read: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    """What the library says, without the stack trace that it may append."""
+    return str(error).partition("\n")[0]
+
+
+def newest_version(folder: Path) -> int:
+    """Return the newest version in the table's log by the names of its entries, -1 if there is none."""
+    entries = log_entries(folder)
+    return max(entries) if entries else -1
+
+
+def log_entries(folder: Path) -> dict[int, Path]:
+    """Map version → log entry, for all entries in the table's log, whatever is in them."""
+    found: dict[int, Path] = {}
+    for path in (folder / "_delta_log").glob("*.json"):
+        if path.stem.isdigit() and len(path.stem) == 20:
+            found[int(path.stem)] = path
+    return found
+
+
+def _entry_name(version: int) -> str:
+    return f"{version:020d}.json"
+
+
+def _add_action(one: WrittenFile) -> AddAction:
+    statistics = {
+        "numRecords": one.rows,
+        "minValues": {"time": _iso(one.time_min_us), "position": one.position_min},
+        "maxValues": {"time": _iso(one.time_max_us), "position": one.position_max},
+        "nullCount": {"time": 0, "position": 0},
+    }
+    return AddAction(
+        path=one.relative_path,
+        size=one.size_bytes,
+        partition_values={"date": one.date.isoformat(), "type": one.type},
+        modification_time=int(datetime.datetime.now(datetime.UTC).timestamp() * 1000),
+        data_change=True,
+        stats=json.dumps(statistics),
+    )
+
+
+def _iso(time_us: int) -> str:
+    """Write a time as the log does: UTC, cut to milliseconds."""
+    moment = _EPOCH + datetime.timedelta(microseconds=time_us)
+    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
+
+
+def _microseconds(moment: datetime.datetime) -> int:
+    since = moment - _EPOCH
+    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+
+
+def _same_type(existing: pa.DataType, wanted: pa.DataType) -> bool:
+    strings = (pa.string(), pa.large_string(), pa.string_view())
+    return bool(existing == wanted) or (existing in strings and wanted in strings)

@@ -1,0 +1,140 @@
+"""The leader: the one process of a store that flushes, checkpoints and cleans up. Elected by a lock on a file."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable
+from typing import Final
+
+from storage.errors import StoreError, StoreFailed
+from storage.flush import Flusher, FlushLimits, plan_flush
+from storage.journal import Journal
+from storage.locks import FileLock
+
+_TICK_S: Final = 0.05
+_STANDBY_TICK_S: Final = 0.5
+_BACKOFF_S_MAX: Final = 10.0
+_WAL_CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
+_WAL_TRUNCATE_BYTES: Final = 64 * 1024 * 1024
+_KEYS_CLEANUP_S: Final = 60.0
+
+_log = logging.getLogger("actionlake.leader")
+
+
+class Leader:
+    """A thread that competes for the leader's lock and, while it holds it, keeps the journal short.
+
+    An error never ends the thread: it is logged, counted by `on_error` and tried again with a growing pause. After a
+    failure that latched the store the thread only waits, since nothing may be written any more.
+    """
+
+    def __init__(
+        self,
+        lock: FileLock,
+        journal: Journal,
+        flusher: Callable[[], Flusher],
+        *,
+        limits: FlushLimits,
+        idempotency_retention_us: int,
+        idempotency_bytes_max: int,
+        now_us: Callable[[], int],
+        on_error: Callable[[BaseException], None],
+    ) -> None:
+        self._lock = lock
+        self._journal = journal
+        self._make_flusher = flusher
+        self._flusher: Flusher | None = None
+        self._limits = limits
+        self._idempotency_retention_us = idempotency_retention_us
+        self._idempotency_bytes_max = idempotency_bytes_max
+        self._now_us = now_us
+        self._on_error = on_error
+        self._stopping = threading.Event()
+        self._wake = threading.Event()
+        self._next_keys_cleanup_us = 0
+        self.last_error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name="leader", daemon=True)
+        self._thread.start()
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the leader now."""
+        return self._lock.held
+
+    def wake(self) -> None:
+        """Look at the journal now instead of at the next tick."""
+        self._wake.set()
+
+    def stop(self) -> None:
+        """End the thread after the step it is in; the lock stays held until `release`."""
+        self._stopping.set()
+        self._wake.set()
+        self._thread.join()
+
+    def flush_all(self) -> None:
+        """Flush everything, after `stop`, if this process can lead. Other workers may lead instead, and then do it.
+
+        Raises:
+            StoreError: as `Flusher.flush` does.
+        """
+        if self._lock.try_acquire(f"pid {os.getpid()}"):
+            state = self._journal.state()
+            if state.depth:
+                self._require_flusher().flush(state.head)
+
+    def release(self) -> None:
+        """Let another worker lead."""
+        self._lock.release()
+
+    def _require_flusher(self) -> Flusher:
+        if self._flusher is None:
+            self._flusher = self._make_flusher()
+        return self._flusher
+
+    def _run(self) -> None:
+        pause_s = _TICK_S
+        while not self._stopping.is_set():
+            try:
+                if self._lock.try_acquire(f"pid {os.getpid()}"):
+                    self._step()
+                    self.last_error = None
+                    pause_s = _TICK_S
+                else:
+                    pause_s = _STANDBY_TICK_S
+            except StoreFailed as error:
+                self._note(error)
+                pause_s = _BACKOFF_S_MAX
+            except (StoreError, OSError) as error:
+                _log.warning("flushing failed and is tried again: %s", error)
+                self._note(error)
+                pause_s = min(_BACKOFF_S_MAX, max(0.5, pause_s * 2))
+            except Exception as error:  # noqa: BLE001
+                _log.exception("flushing failed unexpectedly and is tried again")
+                self._note(error)
+                pause_s = min(_BACKOFF_S_MAX, max(0.5, pause_s * 2))
+            self._wake.wait(pause_s)
+            self._wake.clear()
+
+    def _note(self, error: BaseException) -> None:
+        self.last_error = error
+        self._on_error(error)
+
+    def _step(self) -> None:
+        now_us = self._now_us()
+        state = self._journal.state()
+        oldest = self._journal.oldest_received_at_us() if state.depth else None
+        plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits)
+        if plan is not None:
+            self._require_flusher().flush(plan.through)
+            self._journal.checkpoint(truncate=True)
+            if self._journal.state().depth == 0:
+                self._journal.shrink()
+        elif (wal_bytes := self._journal.wal_bytes()) > _WAL_CHECKPOINT_BYTES:
+            self._journal.checkpoint(truncate=wal_bytes > _WAL_TRUNCATE_BYTES)
+        if now_us >= self._next_keys_cleanup_us:
+            self._journal.forget_idempotency_keys(
+                before_us=now_us - self._idempotency_retention_us, bytes_max=self._idempotency_bytes_max
+            )
+            self._next_keys_cleanup_us = now_us + int(_KEYS_CLEANUP_S * 1_000_000)

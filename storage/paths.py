@@ -1,0 +1,55 @@
+"""Names of the files and folders of a store, built in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class StorePaths:
+    """Where a store keeps what.
+
+    Attributes:
+        data: the folder of the table.
+        state: the folder of what is this node's own: journal, locks, history. The data folder unless set apart.
+    """
+
+    data: Path
+    state: Path
+
+    @classmethod
+    def of(cls, data: Path | str, state: Path | str | None = None) -> StorePaths:
+        """Build the paths from settings; both become absolute."""
+        data_path = Path(data).absolute()
+        return cls(data_path, Path(state).absolute() if state is not None else data_path)
+
+    @property
+    def table(self) -> Path:
+        """The Delta table `actions`."""
+        return self.data / "actions"
+
+    @property
+    def journal(self) -> Path:
+        """The journal's database."""
+        return self.state / "journal.sqlite"
+
+    @property
+    def service_lock(self) -> Path:
+        """Held by the one service or import that writes to the folder."""
+        return self.state / "service.lock"
+
+    @property
+    def workers_lock(self) -> Path:
+        """Shared by all worker processes, so that recovery waits for those of a supervisor that was killed."""
+        return self.state / "workers.lock"
+
+    @property
+    def leader_lock(self) -> Path:
+        """Held by the worker that flushes."""
+        return self.state / "leader.lock"
+
+    @property
+    def latch(self) -> Path:
+        """The page that all workers share to say that the store has failed."""
+        return self.state / "failed.latch"

@@ -1,0 +1,350 @@
+"""The store: open, append, read, flush, close.
+
+The one invariant:
+
+    A snapshot of the lake at version V carries, for every journal J, a watermark W(J). Rows of J at positions up to
+    W(J) are in the lake, each exactly once; rows above it are in the journal. What is stored is therefore
+    lake(V) + the journal's rows above the W of that same V: no gap, no duplicate, at every instant.
+
+How a reader stays on it (`Store.read_view`): take the snapshot V at hand; in ONE read transaction of the journal read
+`trimmed_position`, `lake_version_min` and the rows above W(V). If `trimmed_position` > W(V), rows were trimmed that
+this snapshot does not have yet; if V < `lake_version_min`, the snapshot must not be used any more. In both cases load
+the table again and repeat. Snapshot first and tail after, without this check, leaves gaps.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+import pyarrow as pa
+
+from storage.data_files import DataFile
+from storage.durable_files import make_durable_folder
+from storage.errors import DiskFull, Overloaded, StoreError, StoreFailed
+from storage.flush import Flusher, FlushLimits, FlushResult
+from storage.hot import HotRows
+from storage.journal import Append, Journal, JournalState
+from storage.lake import Lake, Snapshot
+from storage.latch import Latch
+from storage.leader import Leader
+from storage.locks import FileLock
+from storage.paths import StorePaths
+from storage.recovery import RecoveryReport, recover
+from storage.schema import ActionSchema
+
+_READ_ATTEMPTS_MAX: Final = 100
+_FLUSH_POLL_S: Final = 0.01
+_WORKERS_END_TIMEOUT_S: Final = 15.0
+
+
+def system_now_us() -> int:
+    """The clock: microseconds since the epoch."""
+    return time.time_ns() // 1000
+
+
+@dataclass(frozen=True, slots=True)
+class StoreOptions:
+    """How a store behaves; see the settings of the same names.
+
+    Attributes:
+        on_flush: called after each commit to the lake, in the leader's thread.
+        on_flush_error: called for each failed attempt.
+    """
+
+    flush: FlushLimits = field(default_factory=FlushLimits)
+    journal_bytes_max: int = 1 << 30
+    idempotency_retention_hours: int = 72
+    idempotency_bytes_max: int = 268_435_456
+    now_us: Callable[[], int] = system_now_us
+    on_flush: Callable[[FlushResult], None] = lambda _: None
+    on_flush_error: Callable[[BaseException], None] = lambda _: None
+
+
+@dataclass(frozen=True, slots=True)
+class ReadView:
+    """Everything that is stored at one instant: the files of one version, and the journal's rows above its watermark.
+
+    Attributes:
+        snapshot: the table's version with its files.
+        hot: the rows that are in the journal only, with all columns of the table.
+        schema: the columns.
+        journal: id of the journal the hot rows are from.
+    """
+
+    snapshot: Snapshot
+    hot: pa.Table
+    schema: ActionSchema
+    journal: str
+
+    @property
+    def files(self) -> tuple[DataFile, ...]:
+        """The data files of the snapshot."""
+        return self.snapshot.files
+
+
+@dataclass(frozen=True, slots=True)
+class StoreStatus:
+    """What `actionlake status` tells."""
+
+    version: int
+    watermark: int
+    files: int
+    rows: int
+    bytes: int
+    journal: JournalState
+    journal_file_bytes: int
+    oldest_received_at_us: int | None
+    dead_letters: int
+
+
+class Store:
+    """One process's access to a store. Methods may be called from any thread."""
+
+    def __init__(self, paths: StorePaths, schema: ActionSchema, options: StoreOptions, *, read_only: bool) -> None:
+        """Use `open_store`, `join_store` or `read_store`."""
+        self.paths = paths
+        self.schema = schema
+        self.options = options
+        self.latch = None if read_only else Latch(paths.latch)
+        self._lake = Lake(paths.table, schema)
+        self.journal = Journal(paths.journal, self.latch)
+        self.journal_id = self.journal.state().id
+        self._hot = HotRows(self.journal_id, schema)
+        self._read_lock = threading.Lock()
+        self._lock: FileLock | None = None
+        self._leader: Leader | None = None
+
+    def own(self, lock: FileLock) -> None:
+        """Release *lock* when this store is closed."""
+        self._lock = lock
+
+    # Writing
+
+    def append(self, group: Sequence[Append]) -> list[bytes | StoreError]:
+        """Make requests durable and visible; see `Journal.append`."""
+        return self.journal.append(group, now_us=self.options.now_us())
+
+    def check_writable(self) -> None:
+        """Do nothing while submissions can be taken.
+
+        Raises:
+            StoreFailed: the store is latched.
+            Overloaded: the journal holds as much as it may.
+        """
+        if self.latch is not None:
+            self.latch.check()
+        if self.journal.bytes_known >= self.options.journal_bytes_max:
+            # Another worker may have flushed since this one last looked.
+            self.journal.bytes_known = self.journal.state().bytes
+            if self.journal.bytes_known >= self.options.journal_bytes_max:
+                raise Overloaded("the journal is full until the next flush", retry_after_s=2)
+
+    # Reading
+
+    def read_view(self) -> ReadView:
+        """Pin everything that is stored at this instant, every acknowledged action included.
+
+        Raises:
+            StoreFailed: the journal could not be read.
+            CorruptData: the table's log or a row of the journal is damaged.
+        """
+        with self._read_lock:
+            snapshot = self._lake.snapshot(self.journal_id)
+            for _ in range(_READ_ATTEMPTS_MAX):
+                state, rows = self.journal.read_tail(self._hot.next_after(snapshot.watermark))
+                if state.id != self.journal_id:
+                    # Recovery gave the journal a new id while this process, a reader beside it, had it open.
+                    self.journal_id = state.id
+                    self._hot = HotRows(state.id, self.schema)
+                    snapshot = self._lake.reload(state.id)
+                    continue
+                if state.trimmed_position <= snapshot.watermark and snapshot.version >= state.lake_version_min:
+                    self._hot.extend(rows)
+                    return ReadView(snapshot, self._hot.table, self.schema, self.journal_id)
+                snapshot = self._lake.reload(self.journal_id)
+        raise StoreFailed(
+            f"no version of the table in {self.paths.table} reaches the journal's trimmed position"
+            f" {state.trimmed_position}; `actionlake verify` tells more"
+        )
+
+    def status(self) -> StoreStatus:
+        """Read the figures of the store as it is now."""
+        snapshot = self._lake.reload(self.journal_id)
+        return StoreStatus(
+            version=snapshot.version,
+            watermark=snapshot.watermark,
+            files=len(snapshot.files),
+            rows=sum(one.rows for one in snapshot.files),
+            bytes=sum(one.size_bytes for one in snapshot.files),
+            journal=self.journal.state(),
+            journal_file_bytes=self.paths.journal.stat().st_size + self.journal.wal_bytes(),
+            oldest_received_at_us=self.journal.oldest_received_at_us(),
+            dead_letters=self.journal.dead_letters(),
+        )
+
+    # Flushing
+
+    def start_leading(self) -> None:
+        """Start the thread that competes for leadership and flushes."""
+        options = self.options
+        self._leader = Leader(
+            FileLock(self.paths.leader_lock),
+            self.journal,
+            self._make_flusher,
+            limits=options.flush,
+            idempotency_retention_us=options.idempotency_retention_hours * 3_600_000_000,
+            idempotency_bytes_max=options.idempotency_bytes_max,
+            now_us=options.now_us,
+            on_error=options.on_flush_error,
+        )
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the one that flushes."""
+        return self._leader is not None and self._leader.leads
+
+    def flush(self, *, timeout_s: float) -> int:
+        """Have everything that is acknowledged by now flushed, by whichever worker leads; return the watermark.
+
+        Raises:
+            DiskFull: it is not done in time, and the disk is full.
+            Overloaded: it is not done in time.
+            StoreFailed: the store is latched.
+        """
+        latch = self._require_writable()
+        target = self.journal.state().head
+        if self.journal.state().trimmed_position < target:
+            self.journal.request_flush(target)
+        deadline = time.monotonic() + timeout_s
+        earlier_error = self._leader.last_error if self._leader is not None else None
+        while (trimmed := self.journal.state().trimmed_position) < target:
+            latch.check()
+            if self._leader is not None:
+                self._leader.wake()
+                error = self._leader.last_error
+                if isinstance(error, DiskFull) and error is not earlier_error:
+                    raise error
+            if time.monotonic() > deadline:
+                raise Overloaded(f"the flush took longer than {timeout_s:g} s and goes on", retry_after_s=5)
+            time.sleep(_FLUSH_POLL_S)
+        return trimmed
+
+    def flush_here(self) -> None:
+        """Flush everything in the calling thread; for a store that no other process shares.
+
+        Raises:
+            DiskFull, CommitRefused, StoreFailed: as `Flusher.flush`.
+        """
+        state = self.journal.state()
+        if state.depth:
+            self._make_flusher().flush(state.head)
+            self.journal.checkpoint(truncate=True)
+
+    def _require_writable(self) -> Latch:
+        if self.latch is None:
+            raise RuntimeError("a store that is open for reading only does not flush")
+        return self.latch
+
+    def _make_flusher(self) -> Flusher:
+        latch = self._require_writable()
+        # A table handle of its own: readers of this process keep their snapshot while a commit is under way.
+        return Flusher(
+            self.journal,
+            Lake(self.paths.table, self.schema),
+            latch,
+            schema=self.schema,
+            limits=self.options.flush,
+            now_us=self.options.now_us,
+            on_commit=self.options.on_flush,
+        )
+
+    def close(self, *, flush: bool) -> None:
+        """Stop the leader's thread, flush what is left if *flush*, and close.
+
+        Raises:
+            StoreError: the last flush failed; the store is closed all the same, and nothing is lost.
+        """
+        try:
+            if self._leader is not None:
+                self._leader.stop()
+                if flush:
+                    self._leader.flush_all()
+        finally:
+            if self._leader is not None:
+                self._leader.release()
+            self.journal.close()
+            if self._lock is not None:
+                self._lock.release()
+
+
+def open_store(
+    paths: StorePaths, schema: ActionSchema, options: StoreOptions, *, holder: str
+) -> tuple[Store, RecoveryReport]:
+    """Take the folder's lock, recover, and open the store; make it if there is none.
+
+    Raises:
+        StoreLocked: a service or an import holds the folder.
+        CorruptData: what is there is damaged.
+        StoreFailed: the disk does not take writes.
+    """
+    lock, report = lock_and_recover(paths, schema, holder=holder)
+    try:
+        store = Store(paths, schema, options, read_only=False)
+    except BaseException:
+        lock.release()
+        raise
+    store.own(lock)
+    return store, report
+
+
+def lock_and_recover(paths: StorePaths, schema: ActionSchema, *, holder: str) -> tuple[FileLock, RecoveryReport]:
+    """Take the folder's lock and recover, for a supervisor whose workers `join_store`.
+
+    Raises:
+        StoreLocked, CorruptData, StoreFailed: as `open_store`.
+    """
+    make_durable_folder(paths.state)
+    lock = FileLock(paths.service_lock)
+    lock.acquire(holder)
+    workers = FileLock(paths.workers_lock)
+    try:
+        workers.acquire_within(holder, timeout_s=_WORKERS_END_TIMEOUT_S)
+        latch = Latch(paths.latch)
+        try:
+            return lock, recover(paths, schema, latch)
+        finally:
+            latch.close()
+            workers.release()
+    except BaseException:
+        workers.release()
+        lock.release()
+        raise
+
+
+def join_store(paths: StorePaths, schema: ActionSchema, options: StoreOptions) -> Store:
+    """Open a store whose folder a supervisor holds and has recovered."""
+    workers = FileLock(paths.workers_lock)
+    workers.share()
+    try:
+        store = Store(paths, schema, options, read_only=False)
+    except BaseException:
+        workers.release()
+        raise
+    store.own(workers)
+    return store
+
+
+def read_store(paths: StorePaths, schema: ActionSchema) -> Store:
+    """Open a store for reading only, whether or not a service holds it.
+
+    Raises:
+        FileNotFoundError: there is no store.
+        CorruptData: what is there is damaged.
+    """
+    if not paths.journal.exists():
+        raise FileNotFoundError(f"there is no store in {paths.data}: {paths.journal} does not exist")
+    return Store(paths, schema, StoreOptions(), read_only=True)

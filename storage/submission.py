@@ -1,0 +1,451 @@
+"""Bytes → accepted columns and rejected actions. The only place that parses JSON from clients; does no I/O.
+
+A submission is `{"userId", "sessionId"?, "actions": [{"time", "type", "properties"?}]}`. Its envelope must be right,
+otherwise nothing is kept (`InvalidSubmission`, `SubmissionTooLarge`). Its actions are judged one by one: those that
+are wrong come back as `Rejection`, with a code and a reason, and the others are kept. Fields that are not named here
+are ignored, and of a name given twice the last counts.
+
+The common case, in which everything is right, is decoded in one pass and checked column by column. Whatever is
+unusual is decoded once more action by action, by the same parser, to say what is wrong with which.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import msgspec
+
+from storage.columns import encode_columns
+from storage.errors import InvalidInput
+from storage.nesting import exceeds_depth
+from storage.promotion import Promotion
+from storage.schema import ActionSchema
+from storage.surrogates import mark_lone_surrogates
+from storage.times import parse_time, parse_times
+
+REJECTION_CODES: Final = (
+    "unknown_type",
+    "bad_time",
+    "time_out_of_range",
+    "bad_properties",
+    "too_large",
+    "bad_action",
+    "bad_envelope",
+)
+
+_NO_PROPERTIES: Final = msgspec.Raw(b"{}")
+# A body has four levels of its own: the envelope, the list of actions, an action, its properties.
+_LEVELS_BEFORE_NESTING: Final = 4
+_LEVELS_OF_PROPERTIES: Final = _LEVELS_BEFORE_NESTING - 1
+
+
+class InvalidSubmission(InvalidInput):
+    """The body is no submission; nothing of it is kept.
+
+    Attributes:
+        parameter: the field at fault (`userId`, `actions[3].time`), or None where it is the body as a whole.
+    """
+
+    def __init__(self, message: str, *, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class SubmissionTooLarge(InvalidSubmission):
+    """The body exceeds a limit that holds for it as a whole; nothing of it is kept."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmissionLimits:
+    """What one submission may hold.
+
+    Attributes:
+        body_bytes_max: bytes of a body after decompression.
+        actions_max: actions of a submission.
+        properties_bytes_max: bytes of an action's properties text.
+        id_bytes_max: bytes of userId and of sessionId in UTF-8.
+        depth_max: levels of nesting in a body; the envelope is the first.
+        time_ahead_us_max: how far ahead of the clock an action's time may lie.
+    """
+
+    body_bytes_max: int = 10_000_000
+    actions_max: int = 10_000
+    properties_bytes_max: int = 65_536
+    id_bytes_max: int = 256
+    depth_max: int = 64
+    time_ahead_us_max: int = 86_400_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """One action, or one line, that is not kept.
+
+    Attributes:
+        index: the action's place in its submission, from 0; None where a whole line is rejected.
+        line: the line of an NDJSON body, from 1; None for a JSON body.
+        code: one of `REJECTION_CODES`.
+        message: what is wrong, for a person.
+        original: the JSON text as it was sent, for the dead letters.
+        user_id, session_id: of its submission; None where the line is no submission.
+    """
+
+    index: int | None
+    line: int | None
+    code: str
+    message: str
+    original: bytes
+    user_id: str | None
+    session_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Submission:
+    """The accepted actions of one submission, at least one, ready for the journal."""
+
+    user_id: str
+    session_id: str | None
+    actions: int
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedBody:
+    """What one request asks to keep: its submissions, and what of it is rejected."""
+
+    submissions: tuple[Submission, ...]
+    rejections: tuple[Rejection, ...]
+
+    @property
+    def accepted(self) -> int:
+        """How many actions are accepted."""
+        return sum(submission.actions for submission in self.submissions)
+
+
+class _Action(msgspec.Struct, gc=False):
+    time: str
+    type: str
+    properties: msgspec.Raw = _NO_PROPERTIES
+
+
+class _Envelope(msgspec.Struct, gc=False):
+    userId: str
+    actions: list[_Action]
+    sessionId: str | None = None
+
+
+class _LooseEnvelope(msgspec.Struct, gc=False):
+    userId: str
+    actions: list[msgspec.Raw]
+    sessionId: str | None = None
+
+
+_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+_decode_loose_envelope: Final = msgspec.json.Decoder(_LooseEnvelope).decode
+_decode_action_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+_decode_text: Final = msgspec.json.Decoder(str).decode
+
+
+class _Unusual(Exception):
+    """The fast path met something that has to be looked at action by action."""
+
+
+class _Rejected(Exception):
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class _TypeCodes(dict[str, int]):
+    """Type as it was sent, in whatever case → its index in the schema; unknown ones raise `_Unusual`."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        super().__init__({name: code for code, name in enumerate(names)})
+        self._entries_max = len(names) * 64
+
+    def __missing__(self, sent: str) -> int:
+        # str.lower() maps a few letters beyond ASCII, such as the Kelvin sign, into it.
+        code = self.get(sent.lower()) if sent.isascii() else None
+        if code is None:
+            raise _Unusual
+        if len(self) < self._entries_max:
+            self[sent] = code
+        return code
+
+
+class SubmissionParser:
+    """Parses bodies against one schema and one set of limits."""
+
+    def __init__(self, schema: ActionSchema, limits: SubmissionLimits) -> None:
+        self.schema = schema
+        self.limits = limits
+        self._type_names = tuple(schema.action_types)
+        self._type_codes = _TypeCodes(self._type_names)
+        self._promotion = Promotion(schema)
+
+    def parse_json(self, body: bytes, *, now_us: int) -> ParsedBody:
+        """Parse one submission.
+
+        Raises:
+            SubmissionTooLarge: the body, its number of actions or an id exceeds its limit.
+            InvalidSubmission: not strict UTF-8, not JSON, nested too deep, or the envelope is not right.
+        """
+        if len(body) > self.limits.body_bytes_max:
+            raise SubmissionTooLarge(f"the body is larger than {self.limits.body_bytes_max} bytes")
+        submission, rejections = self._parse_one(body, now_us=now_us, line=None)
+        return ParsedBody((submission,) if submission else (), tuple(rejections))
+
+    def parse_ndjson(self, body: bytes, *, now_us: int) -> ParsedBody:
+        """Parse one submission a line; empty lines are passed over, and a wrong line does not touch the others.
+
+        Raises:
+            SubmissionTooLarge: the body as a whole exceeds its limit.
+            InvalidSubmission: there is no line in it.
+        """
+        if len(body) > self.limits.body_bytes_max:
+            raise SubmissionTooLarge(f"the body is larger than {self.limits.body_bytes_max} bytes")
+        submissions: list[Submission] = []
+        rejections: list[Rejection] = []
+        lines = 0
+        for number, line in enumerate(body.split(b"\n"), start=1):
+            text = line.strip(b" \t\r")
+            if not text:
+                continue
+            lines += 1
+            try:
+                submission, rejected = self._parse_one(text, now_us=now_us, line=number)
+            except InvalidSubmission as error:
+                code = "too_large" if isinstance(error, SubmissionTooLarge) else "bad_envelope"
+                message = f"{error.parameter}: {error}" if error.parameter else str(error)
+                rejections.append(Rejection(None, number, code, message, text, None, None))
+                continue
+            if submission:
+                submissions.append(submission)
+            rejections.extend(rejected)
+        if not lines:
+            raise InvalidSubmission("the body holds no submission")
+        return ParsedBody(tuple(submissions), tuple(rejections))
+
+    def _parse_one(
+        self, body: bytes, *, now_us: int, line: int | None
+    ) -> tuple[Submission | None, Sequence[Rejection]]:
+        if not body.isascii():
+            try:
+                body.decode("utf-8", "strict")
+            except UnicodeDecodeError as error:
+                raise InvalidSubmission(f"the body is not UTF-8: byte {error.start} is wrong") from error
+        try:
+            envelope = _decode_envelope(body)
+            return self._columns_at_once(envelope, body, now_us), ()
+        except (_Unusual, msgspec.ValidationError):
+            return self._action_by_action(body, now_us=now_us, line=line, marker=None)
+        except msgspec.DecodeError as error:
+            # The parser gives up on a lone surrogate escape, which is JSON by its grammar, though no text.
+            marked, marker = mark_lone_surrogates(body)
+            if marker is None:
+                raise InvalidSubmission(f"the body is not JSON: {error}") from error
+            return self._action_by_action(marked, now_us=now_us, line=line, marker=marker)
+        except RecursionError as error:
+            raise self._too_deep(None) from error
+
+    def _columns_at_once(self, envelope: _Envelope, body: bytes, now_us: int) -> Submission:
+        """Check and encode all actions, column by column; raises `_Unusual` if any of them is not right."""
+        actions = envelope.actions
+        limits = self.limits
+        self._check_envelope(envelope.userId, envelope.sessionId, len(actions))
+        raws = [action.properties for action in actions]
+        lengths = [len(raw) for raw in raws]
+        if not actions or max(lengths) > limits.properties_bytes_max:
+            raise _Unusual
+        self._check_depth(body, raws)
+        properties = b"".join(raws)
+        type_codes = [self._type_codes[action.type] for action in actions]
+        try:
+            times_us, offsets = parse_times([action.time for action in actions])
+        except ValueError as error:
+            raise _Unusual from error
+        if min(times_us) < 0 or max(times_us) > now_us + limits.time_ahead_us_max:
+            raise _Unusual
+        start = 0
+        for length in lengths:
+            if properties[start] != 0x7B:
+                raise _Unusual
+            start += length
+        return self._encode(
+            envelope,
+            times_us=times_us,
+            offsets=offsets,
+            type_codes=type_codes,
+            lengths=lengths,
+            properties=properties,
+            raws=raws,
+        )
+
+    def _encode(
+        self,
+        envelope: _Envelope | _LooseEnvelope,
+        *,
+        times_us: list[int],
+        offsets: list[int],
+        type_codes: list[int],
+        lengths: list[int],
+        properties: bytes,
+        raws: Sequence[msgspec.Raw],
+    ) -> Submission:
+        payload = encode_columns(
+            times_us=times_us,
+            utc_offsets_minutes=offsets,
+            type_names=self._type_names,
+            type_codes=type_codes,
+            properties_lengths=lengths,
+            properties=properties,
+            promoted=self._promotion.columns(type_codes, raws),
+        )
+        return Submission(envelope.userId, envelope.sessionId, len(times_us), payload)
+
+    def _action_by_action(
+        self, body: bytes, *, now_us: int, line: int | None, marker: re.Pattern[bytes] | None
+    ) -> tuple[Submission | None, list[Rejection]]:
+        try:
+            envelope = _decode_loose_envelope(body)
+        except msgspec.ValidationError as error:
+            raise _envelope_error(error) from error
+        except msgspec.DecodeError as error:
+            raise InvalidSubmission(f"the body is not JSON: {error}") from error
+        except RecursionError as error:
+            raise self._too_deep(None) from error
+        self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
+        if marker is not None:
+            for name, text in (("userId", envelope.userId), ("sessionId", envelope.sessionId)):
+                if text is not None and marker.search(text.encode()):
+                    raise InvalidSubmission("holds a lone surrogate, which is no text", parameter=name)
+        self._check_depth(body, envelope.actions, levels_before=_LEVELS_BEFORE_NESTING - 2)
+        kept: list[tuple[int, int, int, bytes]] = []
+        rejections: list[Rejection] = []
+        for index, raw in enumerate(envelope.actions):
+            try:
+                kept.append(self._judge(raw, now_us, marker))
+            except _Rejected as rejected:
+                original = bytes(raw) if marker is None else marker.sub(rb"\\\1", bytes(raw))
+                rejections.append(
+                    Rejection(index, line, rejected.code, str(rejected), original, envelope.userId, envelope.sessionId)
+                )
+        if not kept:
+            return None, rejections
+        times_us, offsets, type_codes, texts = (list(column) for column in zip(*kept, strict=True))
+        raws = [msgspec.Raw(text) for text in texts]
+        lengths = [len(text) for text in texts]
+        submission = self._encode(
+            envelope,
+            times_us=times_us,
+            offsets=offsets,
+            type_codes=type_codes,
+            lengths=lengths,
+            properties=b"".join(texts),
+            raws=raws,
+        )
+        return submission, rejections
+
+    def _judge(self, raw: msgspec.Raw, now_us: int, marker: re.Pattern[bytes] | None) -> tuple[int, int, int, bytes]:
+        """Return time, offset, type code and properties text of one action, or raise `_Rejected`."""
+        try:
+            fields = _decode_action_fields(raw)
+        except msgspec.ValidationError as error:
+            raise _Rejected("bad_action", "an action is an object with time and type") from error
+        properties = bytes(fields.get("properties", _NO_PROPERTIES))
+        if properties == b"null":
+            properties = bytes(_NO_PROPERTIES)
+        if not properties.startswith(b"{"):
+            raise _Rejected("bad_properties", "properties is not an object")
+        if len(properties) > self.limits.properties_bytes_max:
+            limit = self.limits.properties_bytes_max
+            raise _Rejected("too_large", f"properties has {len(properties)} bytes; {limit} are allowed")
+        if marker is not None and marker.search(raw):
+            code = "bad_properties" if marker.search(properties) else "bad_action"
+            raise _Rejected(code, "holds a lone surrogate, which is no text")
+        type_code = self._judge_type(_text_field(fields, "type"))
+        time_us, offset = self._judge_time(_text_field(fields, "time"), now_us)
+        return time_us, offset, type_code, properties
+
+    def _judge_type(self, sent: str) -> int:
+        try:
+            return self._type_codes[sent]
+        except _Unusual:
+            known = ", ".join(self._type_names)
+            shown = sent if len(sent) <= 64 else sent[:64] + "…"
+            raise _Rejected("unknown_type", f"{shown!r} is not one of {known}") from None
+
+    def _judge_time(self, sent: str, now_us: int) -> tuple[int, int]:
+        try:
+            time_us, offset = parse_time(sent)
+        except ValueError as error:
+            raise _Rejected("bad_time", str(error)) from error
+        if time_us < 0:
+            raise _Rejected("time_out_of_range", "times before 1970-01-01T00:00:00Z are not kept")
+        if time_us > now_us + self.limits.time_ahead_us_max:
+            hours = self.limits.time_ahead_us_max // 3_600_000_000
+            raise _Rejected("time_out_of_range", f"the time is more than {hours} hours ahead of the server's clock")
+        return time_us, offset
+
+    def _check_envelope(self, user_id: str, session_id: str | None, actions: int) -> None:
+        limits = self.limits
+        if not user_id:
+            raise InvalidSubmission("must not be empty", parameter="userId")
+        for name, value in (("userId", user_id), ("sessionId", session_id)):
+            if value is not None and len(value) * 4 > limits.id_bytes_max:
+                size = len(value.encode())
+                if size > limits.id_bytes_max:
+                    message = f"has {size} bytes; {limits.id_bytes_max} are allowed"
+                    raise SubmissionTooLarge(message, parameter=name)
+        if actions > limits.actions_max:
+            message = f"has {actions} actions; {limits.actions_max} are allowed"
+            raise SubmissionTooLarge(message, parameter="actions")
+
+    def _check_depth(
+        self, body: bytes, raws: Sequence[msgspec.Raw], *, levels_before: int = _LEVELS_OF_PROPERTIES
+    ) -> None:
+        """Refuse a body nested deeper than allowed; *raws* are parts of it that begin below *levels_before* levels.
+
+        Counting brackets bounds the depth from above, so that only what could be too deep is walked through. That
+        *raws* are the properties of as many actions is what lets two brackets be expected for each.
+        """
+        spare = self.limits.depth_max - _LEVELS_BEFORE_NESTING
+        brackets = body.count(b"{") + body.count(b"[")
+        expected = 2
+        if levels_before == _LEVELS_OF_PROPERTIES:
+            expected += 2 * len(raws) - raws.count(_NO_PROPERTIES)
+        if brackets <= expected + spare:
+            return
+        for index, raw in enumerate(raws):
+            text = bytes(raw)
+            inside = text.count(b"{") + text.count(b"[")
+            brackets -= inside
+            if inside > spare and exceeds_depth(text, self.limits.depth_max - levels_before):
+                raise self._too_deep(index)
+        if brackets > spare and exceeds_depth(body, self.limits.depth_max):
+            raise self._too_deep(None)
+
+    def _too_deep(self, index: int | None) -> InvalidSubmission:
+        parameter = None if index is None else f"actions[{index}]"
+        return InvalidSubmission(f"nested deeper than {self.limits.depth_max} levels", parameter=parameter)
+
+
+def _text_field(fields: dict[str, msgspec.Raw], name: str) -> str:
+    raw: Any = fields.get(name)
+    if raw is None:
+        raise _Rejected("bad_action" if name == "type" else "bad_time", f"{name} is missing")
+    try:
+        return _decode_text(raw)
+    except msgspec.ValidationError as error:
+        raise _Rejected("bad_action" if name == "type" else "bad_time", f"{name} is not a string") from error
+
+
+def _envelope_error(error: msgspec.ValidationError) -> InvalidSubmission:
+    """Name the field that msgspec's message names: ``... - at `$.userId` `` or ``missing required field `userId` ``."""
+    text = str(error)
+    found = re.search(r"required field `(\w+)`", text) or re.search(r"at `\$\.([\w.\[\]]+)`", text)
+    if found:
+        return InvalidSubmission(text.split(" - at ", maxsplit=1)[0], parameter=found.group(1))
+    return InvalidSubmission(f"the body is not a submission: {text.split(' - at ', maxsplit=1)[0]}")

@@ -1,0 +1,146 @@
+"""`actionlake import`, `sql` and `status` do what their help says, on a folder and beside a running service."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import io
+import json
+import subprocess
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from queries.local_sql import LocalSql
+from service.sql_shell import Shell
+from storage.paths import StorePaths
+from storage.schema import ActionSchema
+from storage.store import read_store
+from tests.service.running_service import ACTIONLAKE, RunningService, action, submission
+
+
+def actionlake(*arguments: str | Path, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [ACTIONLAKE, *map(str, arguments)], capture_output=True, text=True, timeout=120, check=False, input=stdin
+    )
+
+
+def write_ndjson(path: Path, users: int, *, wrong: int = 0) -> Path:
+    lines = [json.dumps(submission(f"user-{n}", action(n=n), action(type_="VIEW", viewedId="v"))) for n in range(users)]
+    lines += [json.dumps(submission("wrong", action(type_="x")))] * wrong
+    content = ("\n".join(lines) + "\n").encode()
+    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
+    return path
+
+
+def test_an_import_into_a_folder_is_readable_everywhere_and_adds_nothing_the_second_time(tmp_path: Path) -> None:
+    file = write_ndjson(tmp_path / "actions.ndjson.gz", 50, wrong=2)
+    for _ in range(2):
+        done = actionlake("import", file, "--data", tmp_path / "data")
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.splitlines()[-1] == "accepted=100 rejected=2"
+        assert "unknown_type" in done.stderr
+        counted = actionlake(
+            "sql", "SELECT count(*) AS n FROM actions", "--data", tmp_path / "data", "--format", "json"
+        )
+        assert json.loads(counted.stdout)["rows"] == [{"n": 100}]
+    assert pl.scan_delta(tmp_path / "data" / "actions").collect().height == 100
+    figures = json.loads(actionlake("status", "--json", "--data", tmp_path / "data").stdout)
+    assert (figures["rows"], figures["journal_depth"], figures["dead_letters"]) == (100, 0, 2)
+
+
+def test_a_cut_off_file_fails_and_says_where(tmp_path: Path) -> None:
+    file = write_ndjson(tmp_path / "actions.ndjson.gz", 200)
+    file.write_bytes(file.read_bytes()[:-20])
+    done = actionlake("import", file, "--data", tmp_path / "data")
+    assert done.returncode == 1
+    assert "damaged after line" in done.stderr
+
+
+def test_commands_on_a_folder_without_a_store_say_so(tmp_path: Path) -> None:
+    for arguments in (["sql", "SELECT 1"], ["status"]):
+        done = actionlake(*arguments, "--data", tmp_path / "nothing")
+        assert done.returncode == 1
+        assert "there is no store" in done.stderr
+        assert not (tmp_path / "nothing").exists()
+
+
+def test_sql_says_what_is_wrong_with_a_query(three_users: Path) -> None:
+    done = actionlake("sql", "SELECT usr_id FROM actions", "--data", three_users)
+    assert done.returncode == 1
+    assert "user_id" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+class TestBesideARunningService:
+    def test_import_by_url_and_sql_see_rows_that_are_not_flushed(self, service: RunningService, tmp_path: Path) -> None:
+        file = write_ndjson(tmp_path / "a.ndjson", 30)
+        for _ in range(2):
+            done = actionlake("import", file, "--url", service.url)
+            assert done.stdout.splitlines()[-1] == "accepted=60 rejected=0", done.stderr
+        rows = actionlake(
+            "sql", "SELECT user_id, count(*) AS n FROM actions GROUP BY ALL", "--data", service.data, "--format", "csv"
+        )
+        assert {row["n"] for row in csv.DictReader(io.StringIO(rows.stdout))} == {"2"}
+        figures = json.loads(actionlake("status", "--json", "--data", service.data).stdout)
+        assert (figures["rows"], figures["journal_depth"]) == (0, 60)
+        service.flush()
+        figures = json.loads(actionlake("status", "--json", "--data", service.data).stdout)
+        assert (figures["rows"], figures["journal_depth"]) == (60, 0)
+
+    def test_import_into_its_folder_is_refused(self, service: RunningService, tmp_path: Path) -> None:
+        done = actionlake("import", write_ndjson(tmp_path / "a.ndjson", 1), "--data", service.data)
+        assert done.returncode == 1
+        assert "in use" in done.stderr
+        assert service.url in done.stderr
+
+    def test_the_shell_follows_the_store(self, service: RunningService, capsys: pytest.CaptureFixture[str]) -> None:
+        store = read_store(StorePaths.of(service.data), ActionSchema())
+        said: list[str] = []
+        try:
+            shell = Shell(LocalSql(store), said.append)
+            service.submit(submission("shell", action(n=1)))
+            shell.feed("SELECT count(*) AS n FROM clicks")
+            assert shell.prompt.endswith("-> ")
+            shell.feed("WHERE user_id = 'shell';")
+            assert "1" in capsys.readouterr().out
+            assert "scanned" in said[-1]
+            service.submit(submission("shell", action(n=2)))
+            service.flush()
+            shell.feed("SELECT 'n=' || count(*) AS n FROM actions WHERE user_id = 'shell';")
+            assert "n=2" in capsys.readouterr().out
+            shell.feed(".tables")
+            assert "daily_activity" in capsys.readouterr().out
+            shell.feed(".schema sessions")
+            assert "started_at" in capsys.readouterr().out
+            shell.feed(".nonsense")
+            assert ".help" in said[-1]
+            shell.feed("SELECT nonsense;")
+            assert "nonsense" in said[-1]
+            shell.feed(".quit")
+            assert shell.finished
+        finally:
+            store.close(flush=False)
+
+
+@pytest.fixture(scope="module")
+def three_users(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("three-users")
+    actionlake("import", write_ndjson(folder / "a.ndjson", 3), "--data", folder / "data")
+    return folder / "data"
+
+
+@pytest.mark.parametrize("form", ["csv", "json", "ndjson", "parquet", "table"])
+def test_sql_prints_every_format(three_users: Path, form: str) -> None:
+    done = subprocess.run(
+        [ACTIONLAKE, "sql", "--data", str(three_users), "--format", form],
+        input=b"SELECT user_id FROM actions",
+        capture_output=True,
+        check=True,
+        timeout=60,
+    )
+    if form == "parquet":
+        assert pl.read_parquet(done.stdout).height == 6
+    else:
+        assert b"user-2" in done.stdout
