@@ -7,7 +7,7 @@ statistics. Rows are turned into JSON texts inside DuckDB, so that no Python run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import pyarrow as pa
@@ -59,17 +59,55 @@ class RetrievalPage:
     pruned: Pruned
 
 
-@dataclass(slots=True)
-class _Query:
-    conditions: list[str] = field(default_factory=list)
-    parameters: dict[str, object] = field(default_factory=dict)
+class RetrievalQuery:
+    """The SQL of one filter, over files and hot rows, with its parameters."""
+
+    def __init__(self, asked: RetrievalFilter) -> None:
+        self.parameters: dict[str, object] = {}
+        self._conditions: list[str] = []
+        if asked.user_id is not None:
+            self.where("user_id = $user_id", user_id=asked.user_id)
+        if asked.action_type is not None:
+            self.where("type = $action_type", action_type=asked.action_type)
+        if asked.from_us is not None:
+            self.where("time >= make_timestamptz($from_us)", from_us=asked.from_us)
+        if asked.to_us is not None:
+            self.where("time <= make_timestamptz($to_us)", to_us=asked.to_us)
 
     def where(self, condition: str, **parameters: object) -> None:
-        self.conditions.append(condition)
+        """Add a condition."""
+        self._conditions.append(condition)
         self.parameters.update(parameters)
 
-    def sql(self) -> str:
-        return " AND ".join(self.conditions) or "true"
+    def source(
+        self,
+        connection: QueryConnection,
+        files: Sequence[DataFile],
+        hot: pa.Table,
+        *,
+        columns: Sequence[str] | None = None,
+    ) -> str:
+        """Return SQL for the rows that meet all conditions; registers *hot*.
+
+        Args:
+            connection: to run it on.
+            files: that can hold such rows.
+            hot: the rows that are in no file.
+            columns: all columns of the table, where they are wanted; the ones of a JSON answer, which every file has,
+                otherwise.
+        """
+        condition = " AND ".join(self._conditions) or "true"
+        names = _ROW_COLUMNS if columns is None else ", ".join(f'"{name}"' for name in columns)
+        # Files from before a column was added lack it; only then does DuckDB have to open all of them first.
+        union = "" if columns is None else ", union_by_name = true"
+        parts = []
+        if files:
+            self.parameters["files"] = [one.path for one in files]
+            parts.append(f"SELECT {names} FROM read_parquet($files, {_HIVE}{union}) WHERE {condition}")  # noqa: S608
+        if hot.num_rows or not files:
+            connection.register("hot_rows", hot)
+            parts.append(f"SELECT {names} FROM hot_rows WHERE {condition}")  # noqa: S608
+        return " UNION ALL ".join(parts)
 
 
 def question_of(request: RetrievalRequest) -> bytes:
@@ -86,14 +124,13 @@ def retrieve_page(connection: QueryConnection, view: ReadView, request: Retrieva
     """
     asked = request.filter
     question = question_of(request)
-    query = _Query()
-    _apply_filter(query, asked)
+    query = RetrievalQuery(asked)
     pruned_by = asked
     if request.cursor is not None:
         pruned_by = _go_on(query, asked, request, question)
     pruned = prune(view.files, pruned_by)
     direction = "ASC" if request.order == "asc" else "DESC"
-    source = _source(connection, query, pruned.files, view.hot, query.sql())
+    source = query.source(connection, pruned.files, view.hot)
     order = f"time {direction}, journal {direction}, position {direction}"
     sql = (
         f"SELECT {action_json_sql()} AS row, epoch_us(time) AS time_us, journal, position"  # noqa: S608
@@ -109,18 +146,9 @@ def retrieve_page(connection: QueryConnection, view: ReadView, request: Retrieva
     return RetrievalPage(result["row"].to_pylist(), following, statistics, pruned)
 
 
-def _apply_filter(query: _Query, asked: RetrievalFilter) -> None:
-    if asked.user_id is not None:
-        query.where("user_id = $user_id", user_id=asked.user_id)
-    if asked.action_type is not None:
-        query.where("type = $action_type", action_type=asked.action_type)
-    if asked.from_us is not None:
-        query.where("time >= make_timestamptz($from_us)", from_us=asked.from_us)
-    if asked.to_us is not None:
-        query.where("time <= make_timestamptz($to_us)", to_us=asked.to_us)
-
-
-def _go_on(query: _Query, asked: RetrievalFilter, request: RetrievalRequest, question: bytes) -> RetrievalFilter:
+def _go_on(
+    query: RetrievalQuery, asked: RetrievalFilter, request: RetrievalRequest, question: bytes
+) -> RetrievalFilter:
     """Restrict the query to what lies beyond the cursor; return the filter that prunes files for that."""
     assert request.cursor is not None
     cursor = decode_cursor(request.cursor, question)
@@ -138,17 +166,3 @@ def _go_on(query: _Query, asked: RetrievalFilter, request: RetrievalRequest, que
         return RetrievalFilter(asked.user_id, asked.action_type, from_us, asked.to_us)
     to_us = cursor.time_us if asked.to_us is None else min(asked.to_us, cursor.time_us)
     return RetrievalFilter(asked.user_id, asked.action_type, asked.from_us, to_us)
-
-
-def _source(
-    connection: QueryConnection, query: _Query, files: Sequence[DataFile], hot: pa.Table, condition: str
-) -> str:
-    """Return SQL for the rows of files and hot rows that meet *condition*."""
-    parts = []
-    if files:
-        query.parameters["files"] = [one.path for one in files]
-        parts.append(f"SELECT {_ROW_COLUMNS} FROM read_parquet($files, {_HIVE}) WHERE {condition}")  # noqa: S608
-    if hot.num_rows or not files:
-        connection.register("hot_rows", hot)
-        parts.append(f"SELECT {_ROW_COLUMNS} FROM hot_rows WHERE {condition}")  # noqa: S608
-    return " UNION ALL ".join(parts)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import re
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Annotated, Any, Final, TypeVar
@@ -15,12 +16,16 @@ from urllib.parse import parse_qsl
 import msgspec
 from litestar import Request, Response, get
 from litestar.params import Parameter
+from litestar.response import Stream
 from litestar.types import Receive
 
 from queries.engine import Engine, QueryConnection
+from queries.explain import explain_retrieval
+from queries.formats import ByteStream, Format, NotAcceptable, UnknownFormat, negotiate
 from queries.paging import decode_cursor
 from queries.pruning import RetrievalFilter
 from queries.retrieval import Order, RetrievalPage, RetrievalRequest, ScanStatistics, question_of, retrieve_page
+from queries.streaming import RetrievalStream, StreamRequest, stream_retrieval
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
 from storage.errors import InvalidInput, Overloaded
@@ -28,8 +33,22 @@ from storage.store import ReadView, Store
 from storage.times import parse_time
 
 _FORGOTTEN_PLUS: Final = re.compile(r" (\d\d:\d\d)$")
-PARAMETERS: Final = ("userId", "logType", "fromTime", "toTime", "order", "limit", "cursor")
-_WAITING_MAX: Final = 64
+PARAMETERS: Final = (
+    "userId",
+    "logType",
+    "fromTime",
+    "toTime",
+    "order",
+    "limit",
+    "cursor",
+    "format",
+    "csvRaw",
+    "explain",
+)
+_UNDER_WAY_MAX: Final = 64
+_STREAM_LIMIT_MAX: Final = 10**15
+
+_log = logging.getLogger("actionlake.retrieve")
 
 T = TypeVar("T")
 
@@ -102,14 +121,32 @@ def parse_order(given: Mapping[str, str]) -> Order:
             raise bad_parameter("order", "must be asc or desc")
 
 
-def parse_limit(given: Mapping[str, str], *, default: int, maximum: int) -> int:
+def parse_limit(given: Mapping[str, str], *, maximum: int) -> int | None:
     """Read `limit`."""
     text = given.get("limit")
     if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= maximum):
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 15 and 1 <= int(text) <= maximum):
         raise bad_parameter("limit", f"must be a whole number from 1 to {maximum}")
     return int(text)
+
+
+def parse_flag(given: Mapping[str, str], name: str) -> bool:
+    """Read a parameter that is true or false; false unless it is given."""
+    text = given.get(name, "false").lower()
+    if text not in ("true", "false"):
+        raise bad_parameter(name, "must be true or false")
+    return text == "true"
+
+
+def parse_format(given: Mapping[str, str], accept: str | None) -> Format:
+    """Choose the format by `format` or `Accept`."""
+    try:
+        return negotiate(accept, given.get("format"))
+    except UnknownFormat as error:
+        raise bad_parameter(error.parameter, error.message) from error
+    except NotAcceptable as error:
+        raise Problem(406, str(error)) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,32 +168,36 @@ class Retrievals:
         self._engine = engine
         self._metrics = metrics
         self._threads = ThreadPoolExecutor(limits.concurrency_max, thread_name_prefix="retrieval")
-        self._waiting = 0
+        self._under_way = 0
+        self._endings: set[asyncio.Future[None]] = set()
 
     def close(self) -> None:
         """Wait for the retrievals that run."""
         self._threads.shutdown()
+
+    def observe(self, seconds: float) -> None:
+        """Count a retrieval that took so long."""
+        self._metrics.retrieval_seconds.observe(seconds)
 
     def known_types(self, view: ReadView) -> set[str]:
         """The action types of the configuration and of what is stored."""
         stored = {one.type for one in view.files} | set(view.hot["type"].unique().to_pylist())
         return stored | set(self.store.schema.action_types)
 
-    async def page(self, given: Mapping[str, str], receive: Receive) -> tuple[RetrievalPage, float]:
-        """Answer one request; returns the page and the seconds it took.
+    async def page(self, given: Mapping[str, str], receive: Receive) -> tuple[RetrievalPage, dict[str, object] | None]:
+        """Answer one page of JSON; returns the page, and the explanation if it is asked for.
 
         Raises:
             Problem: a parameter is wrong.
             Overloaded: too many retrievals wait.
             QueryStopped: it took longer than allowed, or the client went away.
         """
-        started = time.perf_counter()
         order = parse_order(given)
-        limit = parse_limit(given, default=self.limits.limit_default, maximum=self.limits.limit_max)
-        # Checked before any waiting, so that a wrong request is told so even by a busy server.
-        parse_filter(given, lambda: {given["logType"].lower()})
+        limit = parse_limit(given, maximum=self.limits.limit_max) or self.limits.limit_default
+        explain = parse_flag(given, "explain")
+        self._check_filter(given)
 
-        def work(connection: QueryConnection) -> RetrievalPage:
+        def work(connection: QueryConnection) -> tuple[RetrievalPage, dict[str, object] | None]:
             view = self.store.read_view()
             asked = parse_filter(given, lambda: self.known_types(view))
             request = RetrievalRequest(asked, order, limit, given.get("cursor"))
@@ -165,29 +206,107 @@ class Retrievals:
                     decode_cursor(request.cursor, question_of(request))
                 except InvalidInput as error:
                     raise bad_parameter("cursor", str(error)) from error
-            return retrieve_page(connection, view, request)
+            page = retrieve_page(connection, view, request)
+            if not explain:
+                return page, None
+            return page, explain_retrieval(page.pruned, asked, hot_rows=view.hot.num_rows).as_json()
 
-        page = await self._run(work, receive)
-        seconds = time.perf_counter() - started
-        self._metrics.retrieval_seconds.observe(seconds)
-        self._metrics.scanned_bytes.inc(page.statistics.scanned_bytes)
-        self._metrics.scanned_files.inc(page.statistics.scanned_files)
-        return page, seconds
-
-    async def _run(self, work: Callable[[QueryConnection], T], receive: Receive) -> T:
-        if self._waiting >= _WAITING_MAX:
-            raise Overloaded("too many retrievals wait", retry_after_s=1)
-        loop = asyncio.get_running_loop()
-        with self._engine.connect() as connection:
-            self._waiting += 1
-            timeout = loop.call_later(self.limits.timeout_ms_max / 1000, connection.interrupt)
-            running = loop.run_in_executor(self._threads, work, connection)
+        with self._admitted() as connection:
+            timeout = self._stop_after(connection)
             try:
                 async with _interrupted_on_disconnect(receive, connection):
-                    return await running
+                    page, explanation = await self._in_thread(work, connection)
             finally:
                 timeout.cancel()
-                self._waiting -= 1
+        self._metrics.scanned_bytes.inc(page.statistics.scanned_bytes)
+        self._metrics.scanned_files.inc(page.statistics.scanned_files)
+        return page, explanation
+
+    async def stream(self, given: Mapping[str, str], format_: Format) -> tuple[RetrievalStream, AsyncIterator[bytes]]:
+        """Begin to answer in a format that streams; returns what is planned, and the chunks.
+
+        Raises:
+            Problem: a parameter is wrong.
+            Overloaded: too many retrievals wait.
+            QueryStopped: the first rows took longer than allowed.
+        """
+        for name in ("cursor", "explain"):
+            if name in given:
+                raise bad_parameter(name, f"goes with pages of JSON, not with {format_}, which has no pages")
+        order = parse_order(given)
+        limit = parse_limit(given, maximum=_STREAM_LIMIT_MAX)
+        csv_raw = parse_flag(given, "csvRaw")
+        self._check_filter(given)
+
+        def begin(connection: QueryConnection) -> RetrievalStream:
+            view = self.store.read_view()
+            asked = parse_filter(given, lambda: self.known_types(view))
+            return stream_retrieval(connection, view, StreamRequest(asked, order, format_, limit, csv_raw))
+
+        resources = contextlib.ExitStack()
+        connection = resources.enter_context(self._admitted())
+        timeout = self._stop_after(connection)
+        try:
+            stream = await self._in_thread(begin, connection)
+        except BaseException:
+            resources.close()
+            raise
+        finally:
+            timeout.cancel()
+        self._metrics.scanned_bytes.inc(stream.planned.scanned_bytes)
+        self._metrics.scanned_files.inc(stream.planned.scanned_files)
+        return stream, self._chunks(stream.content, connection, resources)
+
+    async def _chunks(
+        self, content: ByteStream, connection: QueryConnection, resources: contextlib.ExitStack
+    ) -> AsyncIterator[bytes]:
+        """Make one chunk at a time, when the client has taken the one before; stop the query when it goes away."""
+        making: asyncio.Future[bytes | None] | None = None
+        try:
+            while True:
+                making = asyncio.ensure_future(self._in_thread(lambda _: next(content, None), connection))
+                chunk = await asyncio.shield(making)
+                if chunk is None:
+                    return
+                yield chunk
+        finally:
+            # Also when this task is being cancelled, in which case nothing may be awaited here any more.
+            connection.interrupt()
+            self._endings.add(ending := asyncio.ensure_future(self._end(making, content, resources)))
+            ending.add_done_callback(self._endings.discard)
+
+    async def _end(
+        self, making: asyncio.Future[bytes | None] | None, content: ByteStream, resources: contextlib.ExitStack
+    ) -> None:
+        if making is not None:
+            await asyncio.wait([making])
+            if making.done() and not making.cancelled() and making.exception() is not None:
+                _log.info("a stream ended early: %s", making.exception())
+        await asyncio.to_thread(content.close)
+        resources.close()
+
+    def _check_filter(self, given: Mapping[str, str]) -> None:
+        """Refuse wrong parameters before any waiting, so that a busy server tells so as well."""
+        parse_filter(given, lambda: {given["logType"].lower()})
+
+    @contextlib.contextmanager
+    def _admitted(self) -> Iterator[QueryConnection]:
+        """A connection for one retrieval, while there are not too many."""
+        if self._under_way >= _UNDER_WAY_MAX:
+            raise Overloaded("too many retrievals are under way", retry_after_s=1)
+        self._under_way += 1
+        try:
+            with self._engine.connect() as connection:
+                yield connection
+        finally:
+            self._under_way -= 1
+
+    def _stop_after(self, connection: QueryConnection) -> asyncio.TimerHandle:
+        loop = asyncio.get_running_loop()
+        return loop.call_later(self.limits.timeout_ms_max / 1000, connection.interrupt)
+
+    async def _in_thread(self, work: Callable[[QueryConnection], T], connection: QueryConnection) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
 
 
 @contextlib.asynccontextmanager
@@ -227,7 +346,6 @@ def _described(description: str, **schema: Any) -> Any:
     summary="Retrieve actions by user, type and time",
     description="Any combination of the filters, at least one. Complete up to the last acknowledged submission.",
     tags=["actions"],
-    media_type="application/json",
 )
 async def retrieve_logs(
     request: Request[Any, Any, Any],
@@ -240,12 +358,29 @@ async def retrieve_logs(
     order: Annotated[str | None, _described("by time: asc (default) or desc", enum=["asc", "desc"])] = None,
     limit: Annotated[str | None, _described("rows of a page", type="integer", minimum=1)] = None,
     cursor: Annotated[str | None, Parameter(description="`next` of the page before")] = None,
-) -> Response[bytes]:
-    """Answer one page as JSON."""
-    del user_id, log_type, from_time, to_time, order, limit, cursor  # Declared for the OpenAPI document.
+    format_: Annotated[
+        str | None, Parameter(query="format", description="json, ndjson, csv, arrow or parquet; instead of Accept")
+    ] = None,
+    csv_raw: Annotated[
+        str | None, Parameter(query="csvRaw", description="true leaves spreadsheet formulas in CSV as they are")
+    ] = None,
+    explain: Annotated[str | None, _described("true adds how files were pruned", enum=["true", "false"])] = None,
+) -> Response[bytes] | Stream:
+    """Answer one page as JSON, or everything as a stream of another format."""
+    # Declared for the OpenAPI document; read from the query string, so that each wrong one is named.
+    del user_id, log_type, from_time, to_time, order, limit, cursor, format_, csv_raw, explain
+    started = time.perf_counter()
     retrievals: Retrievals = request.app.state.retrievals
     given = parse_query(request.scope["query_string"], PARAMETERS)
-    page, seconds = await retrievals.page(given, request.receive)
+    wanted = parse_format(given, request.headers.get("accept"))
+    if wanted is not Format.JSON:
+        stream, chunks = await retrievals.stream(given, wanted)
+        headers = scan_headers(stream.planned, seconds=time.perf_counter() - started)
+        return Stream(chunks, media_type=wanted.content_type, headers=headers)
+    page, explanation = await retrievals.page(given, request.receive)
+    seconds = time.perf_counter() - started
+    retrievals.observe(seconds)
     following = msgspec.json.encode(page.next).decode()
-    body = f'{{"logs":[{",".join(page.rows)}],"next":{following}}}'.encode()
+    more = "" if explanation is None else f',"explain":{msgspec.json.encode(explanation).decode()}'
+    body = f'{{"logs":[{",".join(page.rows)}],"next":{following}{more}}}'.encode()
     return Response(body, media_type="application/json", headers=scan_headers(page.statistics, seconds=seconds))

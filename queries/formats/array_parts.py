@@ -66,6 +66,14 @@ def list_parts(array: pa.Array) -> ListParts:
     return ListParts(pc.subtract(offsets, first).cast(pa.int32()), values, array.is_null())
 
 
+def decoded_dictionary(array: pa.DictionaryArray) -> pa.Array:
+    """The values that a dictionary stands for."""
+    if not len(array.dictionary):
+        # Indices under the nulls of an enclosing list may point anywhere, and here there is nothing to point at.
+        return pa.nulls(len(array), array.type.value_type)
+    return array.dictionary_decode()
+
+
 def union_codes(array: pa.Array) -> pa.Array:
     """The type codes of a sparse union, which pyarrow's own property gives without the array's offset."""
     return pa.Array.from_buffers(pa.int8(), len(array), [None, array.buffers()[1]], offset=array.offset)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from queries.formats.array_parts import (
+    decoded_dictionary,
     is_listlike,
     is_text_like,
     list_parts,
@@ -44,7 +45,7 @@ def json_text(array: pa.Array) -> pa.Array:  # noqa: PLR0911 - one answer for ea
     if isinstance(data_type, pa.BaseExtensionType) and data_type.extension_name == "arrow.json":
         return _embedded(array.storage.cast(pa.string()))
     if pa.types.is_dictionary(data_type):
-        return json_text(array.dictionary_decode())
+        return json_text(decoded_dictionary(array))
     if pa.types.is_struct(data_type):
         return _objects(array)
     if pa.types.is_map(data_type):

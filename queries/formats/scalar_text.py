@@ -25,7 +25,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from queries.formats.array_parts import INTERVAL, hugeint_decimals, is_binary_like
+from queries.formats.array_parts import INTERVAL, decoded_dictionary, hugeint_decimals, is_binary_like
 
 _UNITS_PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _DAY_S: Final = 86_400
@@ -44,7 +44,7 @@ def scalar_text(array: pa.Array) -> pa.Array:  # noqa: PLR0911 - one answer for 
     if isinstance(data_type, pa.BaseExtensionType):
         return _extension_text(array)
     if pa.types.is_dictionary(data_type):
-        return scalar_text(array.dictionary_decode())
+        return scalar_text(decoded_dictionary(array))
     if pa.types.is_timestamp(data_type):
         return _timestamp_text(array)
     if pa.types.is_date(data_type):

@@ -1,0 +1,172 @@
+"""A whole retrieval as a stream, in order, in bounded memory.
+
+Rows leave ordered by time. Sorting them all at once would hold them all, and hold back the first until the last is
+read. What is asked for is therefore cut along time into slices of about `SLICE_ROWS` rows, by what the table's log
+says of each file: a file belongs to one UTC day, so days follow each other without being merged, and a day with more
+rows than that is cut by the hour or finer. Each slice is sorted by itself, and sent while the next one waits.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+
+from queries.action_rows import CSV_HEADER, action_stream_sql
+from queries.engine import QueryConnection
+from queries.formats import ByteStream, Format, encode, encode_lines
+from queries.pruning import Pruned, RetrievalFilter, prune
+from queries.retrieval import Order, RetrievalQuery, ScanStatistics
+from storage.data_files import DataFile
+from storage.store import ReadView
+
+SLICE_ROWS: Final = 400_000
+BATCH_ROWS: Final = 32_768
+_DAY_US: Final = 86_400_000_000
+_SECOND_US: Final = 1_000_000
+_EPOCH_ORDINAL: Final = 719_163
+_ALL_TIME_US: Final = (0, 253_402_300_800_000_000)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """A stream that is asked for: the filter, the order by time, the format, and how many rows at most, if any."""
+
+    filter: RetrievalFilter
+    order: Order
+    format: Format
+    limit: int | None = None
+    csv_raw: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """A part of a retrieval: bounds of time, both included, and the files that can hold rows between them."""
+
+    from_us: int
+    to_us: int
+    files: tuple[DataFile, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalStream:
+    """An answer on its way.
+
+    Attributes:
+        content: the bytes; to be closed if it is not read to its end.
+        planned: what will be read at the most: the files that remain after pruning, with their whole size.
+    """
+
+    content: ByteStream
+    planned: ScanStatistics
+    pruned: Pruned
+
+
+def stream_retrieval(connection: QueryConnection, view: ReadView, request: StreamRequest) -> RetrievalStream:
+    """Begin to answer; the connection must stay open until the content is read or closed.
+
+    Raises:
+        QueryStopped: the connection was interrupted; also from the content.
+    """
+    pruned = prune(view.files, request.filter)
+    slices = plan_slices(pruned.files, request.filter, rows_max=SLICE_ROWS)
+    if request.order == "desc":
+        slices.reverse()
+    batches = _batches(connection, view, request, slices)
+    # The first batch tells the columns' types, and that the query is right, before anything is sent.
+    first = next(batches)
+    rows = _prepended(first, batches)
+    match request.format:
+        case Format.NDJSON:
+            content = encode_lines(rows)
+        case Format.CSV:
+            content = encode_lines(rows, header=CSV_HEADER)
+        case _:
+            content = encode(first.schema, rows, request.format)
+    planned = ScanStatistics(len(pruned.files), len(view.files), sum(one.size_bytes for one in pruned.files))
+    return RetrievalStream(content, planned, pruned)
+
+
+def plan_slices(files: Sequence[DataFile], asked: RetrievalFilter, *, rows_max: int) -> list[Slice]:
+    """Cut what is asked for along time, each part with about *rows_max* rows in files at the most; at least one part.
+
+    A user's own history is one slice: the files have far more rows than it.
+    """
+    low = _ALL_TIME_US[0] if asked.from_us is None else asked.from_us
+    high = _ALL_TIME_US[1] if asked.to_us is None else asked.to_us
+    if asked.user_id is not None or sum(one.rows for one in files) <= rows_max:
+        return [Slice(low, high, tuple(files))]
+    days: dict[int, list[DataFile]] = {}
+    for one in files:
+        days.setdefault(one.date.toordinal() - _EPOCH_ORDINAL, []).append(one)
+    slices: list[Slice] = []
+    start = low
+    pending: list[DataFile] = []
+    pending_rows = 0
+    for day in sorted(days):
+        rows = sum(one.rows for one in days[day])
+        if pending and pending_rows + rows > rows_max:
+            slices.append(Slice(start, day * _DAY_US - 1, tuple(pending)))
+            start, pending, pending_rows = day * _DAY_US, [], 0
+        if rows > rows_max:
+            parts = _cut_day(day, days[day], rows_max=rows_max, low=max(start, low), high=high)
+            slices += parts
+            start = parts[-1].to_us + 1
+        else:
+            pending += days[day]
+            pending_rows += rows
+    slices.append(Slice(start, high, tuple(pending)))
+    return [one for one in slices if one.from_us <= one.to_us]
+
+
+def _cut_day(day: int, files: Sequence[DataFile], *, rows_max: int, low: int, high: int) -> list[Slice]:
+    """Cut one day's files into equal parts of time between their own bounds; the first begins at *low*."""
+    begin = max(low, day * _DAY_US, min(one.time_min_us for one in files))
+    end = min(high, (day + 1) * _DAY_US - 1, max(one.time_max_us for one in files))
+    parts = max(1, -(-sum(one.rows for one in files) // rows_max))
+    width = max(_SECOND_US, -(-(end - begin + 1) // parts))
+    slices: list[Slice] = []
+    start = low
+    for edge in range(begin + width - 1, end + width, width):
+        to_us = min(edge, end)
+        overlapping = tuple(one for one in files if one.time_min_us <= to_us and one.time_max_us >= start)
+        slices.append(Slice(start, to_us, overlapping))
+        start = to_us + 1
+    return slices
+
+
+def _batches(
+    connection: QueryConnection, view: ReadView, request: StreamRequest, slices: Sequence[Slice]
+) -> Iterator[pa.RecordBatch]:
+    """Yield the rows of all slices, at least one batch, which may be empty."""
+    left = request.limit
+    selected = action_stream_sql(request.format, view.schema, csv_raw=request.csv_raw)
+    direction = "ASC" if request.order == "asc" else "DESC"
+    order = f"time {direction}, journal {direction}, position {direction}"
+    typed = request.format in (Format.ARROW, Format.PARQUET)
+    for number, one in enumerate(slices):
+        asked = RetrievalFilter(request.filter.user_id, request.filter.action_type, one.from_us, one.to_us)
+        query = RetrievalQuery(asked)
+        source = query.source(
+            connection, one.files, view.hot, columns=view.schema.table_schema.names if typed else None
+        )
+        limit = "" if left is None else f" LIMIT {left}"
+        sql = f"SELECT {selected} FROM (SELECT * FROM ({source}) ORDER BY {order}{limit}) ORDER BY {order}"  # noqa: S608
+        reader = connection.stream(sql, query.parameters, batch_rows=BATCH_ROWS)
+        rows = 0
+        for batch in reader:
+            rows += batch.num_rows
+            yield batch
+        if number == 0 and not rows:
+            yield pa.RecordBatch.from_pylist([], schema=reader.schema)
+        if left is not None:
+            left -= rows
+            if left <= 0:
+                return
+
+
+def _prepended(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    yield first
+    yield from rest
