@@ -18,6 +18,7 @@ from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
 from queries.engine import Engine, EngineLimits
+from queries.sql import SqlLimits, SqlPool
 from service.access import LoopbackOnly
 from service.metrics import Metrics
 from service.openapi import add_plain_routes, assets_router, openapi_config
@@ -25,6 +26,7 @@ from service.operations import flush, live, metrics, ready
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
 from service.settings import Settings, settings_from_environ
+from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
 from service.submissions import SubmitEndpoint
 from storage.errors import StoreError
 from storage.flush import FlushLimits, FlushResult
@@ -34,6 +36,8 @@ from storage.store import Store, StoreOptions, join_store, system_now_us
 from storage.submission import SubmissionLimits, SubmissionParser
 
 SUPERVISED_VARIABLE: Final = "ACTIONLAKE_SUPERVISED"
+# Queries that wait for a worker each hold a thread meanwhile.
+_SQL_WAITING_THREADS: Final = 16
 
 _log = logging.getLogger("actionlake.service")
 
@@ -116,6 +120,25 @@ class _Service:
                 concurrency_max=settings.retrieve_concurrency_max,
             ),
         )
+        self.sql = SqlService(
+            self.store,
+            SqlPool(
+                data_folder=paths.table,
+                temp_folder=paths.state / "sql-temp",
+                schema=self.store.schema,
+                limits=SqlLimits(
+                    memory_bytes_max=settings.sql_memory_bytes_max,
+                    threads=settings.sql_threads,
+                    temp_bytes_max=settings.sql_temp_bytes_max,
+                    timeout_s=settings.sql_timeout_ms_max / 1000,
+                ),
+                workers=settings.sql_workers,
+                on_worker_lost=log_lost_worker,
+            ),
+            metrics_,
+            SqlAnswerLimits(rows_default=settings.sql_rows_default, json_rows_max=settings.sql_rows_max),
+            threads_max=settings.sql_workers + _SQL_WAITING_THREADS,
+        )
         self.submit = SubmitEndpoint(
             self.store,
             SubmissionParser(self.store.schema, submission_limits(settings)),
@@ -128,7 +151,8 @@ class _Service:
     async def close(self) -> None:
         """Commit what waits, finish what runs, flush what is left."""
         await asyncio.to_thread(self.submit.close)
-        await asyncio.to_thread(self.retrievals.close)
+        await self.retrievals.close()
+        await self.sql.close()
         self.engine.close()
         try:
             await asyncio.to_thread(self.store.close, flush=True)
@@ -149,7 +173,9 @@ def create_app(settings: Settings) -> ASGIApp:
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
         service = _Service(settings, metrics_)
         running.append(service)
-        app.state.update({"store": service.store, "retrievals": service.retrievals, "metrics": metrics_})
+        app.state.update(
+            {"store": service.store, "retrievals": service.retrievals, "sql": service.sql, "metrics": metrics_}
+        )
         watcher = asyncio.create_task(_stop_with_parent())
         try:
             yield
@@ -158,7 +184,7 @@ def create_app(settings: Settings) -> ASGIApp:
             await service.close()
 
     app = Litestar(
-        [submit_logs, retrieve_logs, flush, live, ready, metrics, assets_router],
+        [submit_logs, retrieve_logs, run_sql, flush, live, ready, metrics, assets_router],
         lifespan=[lifespan],
         openapi_config=openapi_config(version("actionlake")),
         exception_handlers={Exception: _answer_error},

@@ -8,6 +8,7 @@ from typing import Any
 from litestar import MediaType, Request, Response, get, post
 
 from service.metrics import CONTENT_TYPE, Metrics, Reading
+from service.problems import Problem
 from storage.errors import StoreError
 from storage.store import Store
 
@@ -15,6 +16,10 @@ from storage.store import Store
 @post("/api/flush", status_code=200, summary="Move everything acknowledged by now into the table", tags=["operation"])
 async def flush(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Returns when the table holds, durably, everything that was acknowledged before the request."""
+    media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
+    if media_type not in ("", "application/json"):
+        # A page's form can send a POST, but none without a content type of its own.
+        raise Problem(415, "send no body, or application/json", headers={"accept": "application/json"})
     store: Store = request.app.state.store
     timeout_s: float = request.app.state.flush_timeout_s
     watermark = await asyncio.to_thread(store.flush, timeout_s=timeout_s)

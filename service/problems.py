@@ -11,6 +11,7 @@ from typing import Any, Final
 import msgspec
 
 from queries.engine import QueryStopped
+from queries.sql import SnapshotUnreadable, SqlCancelled, SqlError, SqlTimeout, SqlTooLarge, SqlWorkerDied
 from storage.errors import CommitRefused, CorruptData, DiskFull, InvalidInput, Overloaded, StoreError, StoreFailed
 from storage.journal import IdempotencyConflict
 from storage.submission import InvalidSubmission, SubmissionTooLarge
@@ -34,6 +35,7 @@ class Problem(Exception):
         detail: what went wrong, for a person.
         errors: the fields at fault.
         headers: to be sent with it, `retry-after` for instance.
+        members: further members of the object.
     """
 
     def __init__(
@@ -43,12 +45,14 @@ class Problem(Exception):
         errors: Sequence[ParameterError] = (),
         *,
         headers: Mapping[str, str] = MappingProxyType({}),
+        members: Mapping[str, object] = MappingProxyType({}),
     ) -> None:
         super().__init__(detail)
         self.status = status
         self.detail = detail
         self.errors = errors
         self.headers = headers
+        self.members = members
 
     def body(self) -> bytes:
         """The JSON text of the problem."""
@@ -60,7 +64,7 @@ class Problem(Exception):
         }
         if self.errors:
             content["errors"] = [{"parameter": one.parameter, "message": one.message} for one in self.errors]
-        return msgspec.json.encode(content)
+        return msgspec.json.encode(content | dict(self.members))
 
 
 def bad_parameter(parameter: str, message: str, *, status: int = 400) -> Problem:
@@ -68,7 +72,7 @@ def bad_parameter(parameter: str, message: str, *, status: int = 400) -> Problem
     return Problem(status, f"{parameter}: {message}", [ParameterError(parameter, message)])
 
 
-def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - a table of classes reads best as one
+def problem_of(error: Exception) -> Problem:  # noqa: PLR0911, PLR0912 - a table of classes reads best as one
     """Turn any error into the problem that the client is told.
 
     Errors that are not the client's and not foreseen tell nothing of the inside; they are for the log.
@@ -81,6 +85,20 @@ def problem_of(error: Exception) -> Problem:  # noqa: PLR0911 - a table of class
             if parameter is not None:
                 return bad_parameter(parameter, str(error), status=status)
             return Problem(status, str(error))
+        case SqlError(position=position, suggestion=suggestion):
+            more: dict[str, object] = {"position": position, "suggestion": suggestion}
+            return Problem(
+                400,
+                error.message,
+                [ParameterError("sql", error.message)],
+                members={name: value for name, value in more.items() if value is not None},
+            )
+        case SqlTimeout(limit=limit):
+            return Problem(408, str(error), members={"limit": limit})
+        case SqlTooLarge(limit=limit):
+            return Problem(413, str(error), members={"limit": limit})
+        case SqlWorkerDied() | SnapshotUnreadable() | SqlCancelled():
+            return Problem(503, str(error), headers={"retry-after": "1"})
         case IdempotencyConflict():
             return bad_parameter("Idempotency-Key", str(error), status=422)
         case InvalidInput():

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 import re
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Any, Final
 from urllib.parse import parse_qsl
 
 import msgspec
@@ -21,13 +19,14 @@ from litestar.types import Receive
 
 from queries.engine import Engine, QueryConnection
 from queries.explain import explain_retrieval
-from queries.formats import ByteStream, Format, NotAcceptable, UnknownFormat, negotiate
+from queries.formats import Format, NotAcceptable, UnknownFormat, negotiate
 from queries.paging import decode_cursor
 from queries.pruning import RetrievalFilter
 from queries.retrieval import Order, RetrievalPage, RetrievalRequest, ScanStatistics, question_of, retrieve_page
 from queries.streaming import RetrievalStream, StreamRequest, stream_retrieval
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
+from service.streams import WorkThreads
 from storage.errors import InvalidInput, Overloaded
 from storage.store import ReadView, Store
 from storage.times import parse_time
@@ -47,10 +46,6 @@ PARAMETERS: Final = (
 )
 _UNDER_WAY_MAX: Final = 64
 _STREAM_LIMIT_MAX: Final = 10**15
-
-_log = logging.getLogger("actionlake.retrieve")
-
-T = TypeVar("T")
 
 
 def parse_query(query_string: bytes, known: tuple[str, ...]) -> dict[str, str]:
@@ -167,13 +162,12 @@ class Retrievals:
         self.limits = limits
         self._engine = engine
         self._metrics = metrics
-        self._threads = ThreadPoolExecutor(limits.concurrency_max, thread_name_prefix="retrieval")
+        self._threads = WorkThreads(limits.concurrency_max, "retrieval")
         self._under_way = 0
-        self._endings: set[asyncio.Future[None]] = set()
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Wait for the retrievals that run."""
-        self._threads.shutdown()
+        await self._threads.close()
 
     def observe(self, seconds: float) -> None:
         """Count a retrieval that took so long."""
@@ -214,8 +208,8 @@ class Retrievals:
         with self._admitted() as connection:
             timeout = self._stop_after(connection)
             try:
-                async with _interrupted_on_disconnect(receive, connection):
-                    page, explanation = await self._in_thread(work, connection)
+                async with interrupted_on_disconnect(receive, connection.interrupt):
+                    page, explanation = await self._threads.run(lambda: work(connection))
             finally:
                 timeout.cancel()
         self._metrics.scanned_bytes.inc(page.statistics.scanned_bytes)
@@ -247,7 +241,7 @@ class Retrievals:
         connection = resources.enter_context(self._admitted())
         timeout = self._stop_after(connection)
         try:
-            stream = await self._in_thread(begin, connection)
+            stream = await self._threads.run(lambda: begin(connection))
         except BaseException:
             resources.close()
             raise
@@ -255,35 +249,8 @@ class Retrievals:
             timeout.cancel()
         self._metrics.scanned_bytes.inc(stream.planned.scanned_bytes)
         self._metrics.scanned_files.inc(stream.planned.scanned_files)
-        return stream, self._chunks(stream.content, connection, resources)
-
-    async def _chunks(
-        self, content: ByteStream, connection: QueryConnection, resources: contextlib.ExitStack
-    ) -> AsyncIterator[bytes]:
-        """Make one chunk at a time, when the client has taken the one before; stop the query when it goes away."""
-        making: asyncio.Future[bytes | None] | None = None
-        try:
-            while True:
-                making = asyncio.ensure_future(self._in_thread(lambda _: next(content, None), connection))
-                chunk = await asyncio.shield(making)
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
-            # Also when this task is being cancelled, in which case nothing may be awaited here any more.
-            connection.interrupt()
-            self._endings.add(ending := asyncio.ensure_future(self._end(making, content, resources)))
-            ending.add_done_callback(self._endings.discard)
-
-    async def _end(
-        self, making: asyncio.Future[bytes | None] | None, content: ByteStream, resources: contextlib.ExitStack
-    ) -> None:
-        if making is not None:
-            await asyncio.wait([making])
-            if making.done() and not making.cancelled() and making.exception() is not None:
-                _log.info("a stream ended early: %s", making.exception())
-        await asyncio.to_thread(content.close)
-        resources.close()
+        chunks = self._threads.chunks(stream.content, stop=connection.interrupt, release=resources.close)
+        return stream, chunks
 
     def _check_filter(self, given: Mapping[str, str]) -> None:
         """Refuse wrong parameters before any waiting, so that a busy server tells so as well."""
@@ -305,18 +272,15 @@ class Retrievals:
         loop = asyncio.get_running_loop()
         return loop.call_later(self.limits.timeout_ms_max / 1000, connection.interrupt)
 
-    async def _in_thread(self, work: Callable[[QueryConnection], T], connection: QueryConnection) -> T:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work, connection)
-
 
 @contextlib.asynccontextmanager
-async def _interrupted_on_disconnect(receive: Receive, connection: QueryConnection) -> AsyncIterator[None]:
-    """Interrupt the connection's query when the client goes away."""
+async def interrupted_on_disconnect(receive: Receive, interrupt: Callable[[], None]) -> AsyncIterator[None]:
+    """Call *interrupt* when the client goes away within the block."""
 
     async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        connection.interrupt()
+        interrupt()
 
     watcher = asyncio.create_task(watch())
     try:
@@ -327,14 +291,23 @@ async def _interrupted_on_disconnect(receive: Receive, connection: QueryConnecti
             await watcher
 
 
-def scan_headers(statistics: ScanStatistics, *, seconds: float) -> dict[str, str]:
-    """The headers that say what an answer cost."""
+def scan_headers(*, scanned_files: int, total_files: int, scanned_bytes: int, seconds: float) -> dict[str, str]:
+    """The headers that say what an answer cost, or, if it streams, will cost at the most."""
     return {
-        "Actionlake-Scanned-Files": str(statistics.scanned_files),
-        "Actionlake-Total-Files": str(statistics.total_files),
-        "Actionlake-Scanned-Bytes": str(statistics.scanned_bytes),
+        "Actionlake-Scanned-Files": str(scanned_files),
+        "Actionlake-Total-Files": str(total_files),
+        "Actionlake-Scanned-Bytes": str(scanned_bytes),
         "Server-Timing": f"total;dur={seconds * 1000:.1f}",
     }
+
+
+def _headers_of(statistics: ScanStatistics, *, seconds: float) -> dict[str, str]:
+    return scan_headers(
+        scanned_files=statistics.scanned_files,
+        total_files=statistics.total_files,
+        scanned_bytes=statistics.scanned_bytes,
+        seconds=seconds,
+    )
 
 
 def _described(description: str, **schema: Any) -> Any:
@@ -375,7 +348,7 @@ async def retrieve_logs(
     wanted = parse_format(given, request.headers.get("accept"))
     if wanted is not Format.JSON:
         stream, chunks = await retrievals.stream(given, wanted)
-        headers = scan_headers(stream.planned, seconds=time.perf_counter() - started)
+        headers = _headers_of(stream.planned, seconds=time.perf_counter() - started)
         return Stream(chunks, media_type=wanted.content_type, headers=headers)
     page, explanation = await retrievals.page(given, request.receive)
     seconds = time.perf_counter() - started
@@ -383,4 +356,4 @@ async def retrieve_logs(
     following = msgspec.json.encode(page.next).decode()
     more = "" if explanation is None else f',"explain":{msgspec.json.encode(explanation).decode()}'
     body = f'{{"logs":[{",".join(page.rows)}],"next":{following}{more}}}'.encode()
-    return Response(body, media_type="application/json", headers=scan_headers(page.statistics, seconds=seconds))
+    return Response(body, media_type="application/json", headers=_headers_of(page.statistics, seconds=seconds))

@@ -112,12 +112,16 @@ def estimated_bytes(array: pa.Array) -> int:
     if isinstance(data_type, pa.BaseExtensionType):
         return estimated_bytes(array.storage)
     if pa.types.is_dictionary(data_type):
-        if not len(array.dictionary):
-            return 0
-        widest = max(estimated_bytes(array.dictionary.slice(at, 1)) for at in range(len(array.dictionary)))
-        return widest * len(array)
+        return len(array) * _widest_bytes(array.dictionary)
     if is_listlike(data_type) or pa.types.is_map(data_type):
         return 4 * len(array) + estimated_bytes(list_parts(array).values)
     if pa.types.is_struct(data_type) or pa.types.is_union(data_type):
         return sum(estimated_bytes(array.field(at)) for at in range(data_type.num_fields))
     return int(array.nbytes)
+
+
+def _widest_bytes(array: pa.Array) -> int:
+    """The bytes of the widest value, or more."""
+    if pa.types.is_string(array.type) or pa.types.is_large_string(array.type):
+        return pc.max(pc.binary_length(array)).as_py() or 0
+    return estimated_bytes(array)

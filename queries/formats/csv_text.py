@@ -1,7 +1,8 @@
 """Arrow arrays as the cells of CSV (RFC 4180): commas, lines ended by CR LF, quotes doubled inside quotes.
 
-A null is an empty cell (`""` where it is the only one), an empty text is `""`. Nested values are their JSON text. Unless asked for raw cells, a
-text that a spreadsheet would take for a formula gets an apostrophe in front; numbers and times are never touched.
+A null is an empty cell (`""` where it is the only one), an empty text is `""`. Nested values are their JSON text.
+Unless asked for raw cells, a text that a spreadsheet would take for a formula gets an apostrophe in front; numbers and
+times are never touched.
 """
 
 from __future__ import annotations

@@ -1,0 +1,188 @@
+"""The workers of a pool: kept at their number, handed out to one query each, replaced when they are lost."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from queries.sql.cancellation import Cancellation
+from queries.sql.errors import SqlCancelled, SqlWorkerDied
+from queries.sql.process import LostWorker, WorkerProcess, WorkerSettings
+from queries.sql.request import TableView
+from queries.sql.walls.report import IsolationReport
+from storage.errors import Overloaded
+
+_RETRY_S_MIN: Final = 0.1
+_RETRY_S_MAX: Final = 5.0
+
+
+class Crew:
+    """Worker processes. Methods may be called from any thread.
+
+    Args:
+        settings: of every worker.
+        size: how many there are.
+        waiting_max, wait_s_max: how many queries may wait for a worker, and how long.
+        on_lost: called for each worker that is lost, from the thread that replaces it.
+    """
+
+    def __init__(
+        self,
+        settings: WorkerSettings,
+        *,
+        size: int,
+        waiting_max: int,
+        wait_s_max: float,
+        on_lost: Callable[[LostWorker], None],
+    ) -> None:
+        self._settings = settings
+        self._size = size
+        self._waiting_max = waiting_max
+        self._wait_s_max = wait_s_max
+        self._on_lost = on_lost
+        self._changed = threading.Condition()
+        self._members: set[WorkerProcess] = set()
+        self._idle: list[WorkerProcess] = []
+        self._lost: list[WorkerProcess] = []
+        self._starting: list[WorkerProcess] = []
+        self._waiting = 0
+        self._closed = False
+        self._start_error: SqlWorkerDied | None = None
+        self._isolation: IsolationReport | None = None
+        # The kernel ends workers with the thread that started them, so one thread starts them all, and stays.
+        self._keeper = threading.Thread(target=self._keep, name="sql-crew", daemon=True)
+
+    def start(self) -> IsolationReport:
+        """Start all workers and wait until they are ready.
+
+        Raises:
+            SqlWorkerDied: a worker cannot be started.
+        """
+        self._keeper.start()
+        with self._changed:
+            while self._start_error is None and len(self._members) < self._size:
+                self._changed.wait()
+            error, isolation = self._start_error, self._isolation
+        if error is not None or isolation is None:
+            self.close()
+            raise error or SqlWorkerDied("no worker was started")
+        return isolation
+
+    def take(self, view: TableView, cancellation: Cancellation) -> WorkerProcess:
+        """Wait for an idle worker, preferably one that has the files of *view*.
+
+        Raises:
+            Overloaded: all are busy, and too many wait already, or this one waited too long.
+            SqlCancelled: cancelled meanwhile.
+        """
+        deadline_s = time.monotonic() + self._wait_s_max
+        with self._changed:
+            if not self._idle and self._waiting >= self._waiting_max:
+                raise Overloaded(f"{self._waiting} queries wait for one of {self._size} workers already")
+            self._waiting += 1
+            try:
+                while True:
+                    if cancellation.cancelled or self._closed:
+                        raise SqlCancelled("the query was stopped before it began")
+                    if self._idle:
+                        worker = next((one for one in reversed(self._idle) if one.has(view)), self._idle[-1])
+                        self._idle.remove(worker)
+                        if worker.alive:
+                            return worker
+                        self._lose(worker)
+                    elif not self._changed.wait(deadline_s - time.monotonic()):
+                        raise Overloaded(f"no worker was free for {self._wait_s_max:g} s")
+            finally:
+                self._waiting -= 1
+
+    def give_back(self, worker: WorkerProcess, *, healthy: bool) -> None:
+        """Return a worker after its query; one that is not healthy is replaced."""
+        with self._changed:
+            if not self._closed:
+                if healthy:
+                    self._idle.append(worker)
+                    self._changed.notify_all()
+                else:
+                    self._lose(worker)
+                return
+        worker.end()
+
+    def wake(self) -> None:
+        """Have those who wait for a worker look whether they are cancelled."""
+        with self._changed:
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """End all workers. Queries that run end with `SqlCancelled` or `SqlWorkerDied`."""
+        with self._changed:
+            self._closed = True
+            for worker in [*self._members, *self._starting]:
+                worker.kill()
+            self._changed.notify_all()
+        self._keeper.join()
+
+    def _lose(self, worker: WorkerProcess) -> None:
+        self._members.discard(worker)
+        self._lost.append(worker)
+        self._changed.notify_all()
+
+    def _keep(self) -> None:
+        """Bury lost workers and start new ones, until the crew is closed."""
+        retry_s = _RETRY_S_MIN
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._closed or self._lost or len(self._members) < self._size)
+                lost, self._lost = self._lost, []
+                closed = self._closed
+                if closed:
+                    # Busy workers are killed already, and buried when their queries give them back.
+                    lost, self._idle = [*lost, *self._idle], []
+                missing = self._size - len(self._members)
+            for worker in lost:
+                self._bury(worker, report=not closed)
+            if closed:
+                return
+            if self._start_workers(missing):
+                retry_s = _RETRY_S_MIN
+            else:
+                with self._changed:
+                    self._changed.wait_for(lambda: self._closed, timeout=retry_s)
+                retry_s = min(retry_s * 2, _RETRY_S_MAX)
+
+    def _start_workers(self, count: int) -> bool:
+        """Start workers, all at once, and wait for each; returns whether all are ready."""
+        try:
+            with self._changed:
+                self._starting = [WorkerProcess(self._settings) for _ in range(count)]
+        except OSError as error:
+            self._could_not_start(SqlWorkerDied(f"no process can be started: {error}"))
+            return False
+        ready = [self._wait_for(worker) for worker in self._starting]
+        self._starting = []
+        return all(ready)
+
+    def _wait_for(self, worker: WorkerProcess) -> bool:
+        try:
+            isolation = worker.wait_until_ready()
+        except SqlWorkerDied as error:
+            self._could_not_start(error)
+            return False
+        with self._changed:
+            self._isolation = isolation
+            self._members.add(worker)
+            self._idle.append(worker)
+            self._changed.notify_all()
+        return True
+
+    def _could_not_start(self, error: SqlWorkerDied) -> None:
+        self._on_lost(LostWorker(None, None, str(error)))
+        with self._changed:
+            self._start_error = error
+            self._changed.notify_all()
+
+    def _bury(self, worker: WorkerProcess, *, report: bool) -> None:
+        lost = worker.end()
+        if report:
+            self._on_lost(lost)

@@ -1,0 +1,304 @@
+"""Runs one user query at a time in DuckDB: check, plan, choose files, run, stream.
+
+Everything happens in one read-only transaction, so that `now()` means the same while planning and while running.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+
+from queries.sql.catalog import Catalog, names_taken
+from queries.sql.literals import sql_text
+from queries.sql.connection import open_locked_connection
+from queries.sql.failures import Interrupted, ResultTooLarge, failure
+from queries.sql.guard import Guard, StatementKind
+from queries.sql.messages import Failed, Finished, Run, Start, Started
+from queries.sql.parameters import decode_parameters
+from queries.sql.plans import analyzed_plan_text
+from queries.sql.pruning import FileBounds, FilePruner, PrunedFiles
+
+# Small enough that rows of the largest properties stay far below the memory limit together.
+_BATCH_ROWS: Final = 2_048
+_PARSE: Final = (
+    "SELECT list_transform([{}], lambda text: json_serialize_sql(text::VARCHAR, skip_null := true, skip_empty := true))"
+)
+_PLAN: Final = "EXPLAIN (FORMAT JSON) "
+_PREFIXES: Final = {
+    StatementKind.ROWS: "",
+    StatementKind.SHOW_TABLES: "",
+    StatementKind.EXPLAIN: "EXPLAIN ",
+    StatementKind.EXPLAIN_ANALYZE: "EXPLAIN (ANALYZE, FORMAT JSON) ",
+}
+
+
+class QueryFailed(Exception):
+    """A query ended with an error.
+
+    Attributes:
+        failed: what is to be said about it.
+    """
+
+    def __init__(self, failed: Failed) -> None:
+        super().__init__(failed.message)
+        self.failed = failed
+
+
+@dataclass(slots=True)
+class _Place:
+    """Where in the user's text the statement at hand stands, to say where an error is."""
+
+    prefix: str = ""
+    offset_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """Who takes an answer.
+
+    Attributes:
+        started: called once, when the first rows are there, or that there are none.
+        batch: called with rows in order; may wait, and raise to end the query.
+        stop: set when the query shall stop.
+    """
+
+    started: Callable[[Started, pa.Schema], None]
+    batch: Callable[[pa.RecordBatch], None]
+    stop: threading.Event
+
+    def check(self) -> None:
+        """Raise if the query shall stop.
+
+        Raises:
+            Interrupted: it shall.
+        """
+        if self.stop.is_set():
+            raise Interrupted
+
+
+class Engine:
+    """DuckDB with the table's views, for one query at a time. Only `interrupt` may be called from other threads.
+
+    Args:
+        start: folders, limits, views.
+        schema: the columns of the table.
+        bytes_read: how many bytes this process has read from files until now, or None where the system does not say.
+    """
+
+    def __init__(self, start: Start, schema: pa.Schema, bytes_read: Callable[[], int | None]) -> None:
+        temp_folder = Path(start.temp_folder)
+        for name in ("spill", "template"):
+            (temp_folder / name).mkdir()
+        self._hidden_paths = {start.temp_folder: "<temporary>", start.data_folder: "<actions>"}
+        self._connection = open_locked_connection(
+            readable=(Path(start.data_folder), temp_folder / "template"),
+            spill_folder=temp_folder / "spill",
+            memory_bytes_max=start.memory_bytes_max,
+            threads=start.threads,
+            temp_bytes_max=start.temp_bytes_max,
+        )
+        self._bytes_read = bytes_read
+        self._files: Sequence[FileBounds] = ()
+        self._hot_rows = 0
+        self._template_bytes = 0
+        self._catalog = Catalog(self._connection, temp_folder / "template", views=start.views, macros=start.macros)
+        self._guard = Guard(
+            self._parse, views=self._catalog.names, macros=start.macros, taken=names_taken(self._connection)
+        )
+        self._running_lock = threading.Lock()
+        self._running = False
+        self._pruner = FilePruner(self._parse, table=self._catalog.stand_in, columns=self._catalog.stand_in_columns)
+        self.use_table(schema, ())
+
+    def use_table(self, schema: pa.Schema, files: Sequence[FileBounds]) -> None:
+        """Take the files of a snapshot for the queries that follow. If the columns changed, no rows are hot."""
+        if self._catalog.use_schema(schema):
+            self._hot_rows = 0
+            self._connection.execute("SELECT * FROM actions").to_arrow_table()
+            self._template_bytes = int(self._profile()["total_bytes_read"])
+        self._files = files
+
+    def use_hot(self, rows: pa.Table) -> None:
+        """Take the rows that are in no file for the queries that follow."""
+        self._catalog.use_hot(rows)
+        self._hot_rows = rows.num_rows
+
+    def interrupt(self) -> None:
+        """Stop what DuckDB does for a query at this moment; without effect on what it does next."""
+        with self._running_lock:
+            if self._running:
+                self._connection.interrupt()
+
+    def warm_up(self) -> None:
+        """Go once all the way a query goes, so that everything is loaded before the file system is out of reach."""
+        values = {
+            "t": ("datetime", "2000-01-01T00:00:00+00:00"),
+            "d": ("date", "2000-01-01"),
+            "n": ("decimal", "1.5"),
+            "i": ("integer", str(1 << 70)),
+            "l": ("list", [("time", "12:00:00"), ("as_is", None)]),
+        }
+        request = Run(
+            sql="SELECT *, $d, $n, $i, $l FROM actions WHERE time > $t",
+            parameters=dict(values),
+            max_rows=None,
+            rows_max=1,
+            result_bytes_max=1,
+            explain=False,
+            cpu_s_max=1,
+            batches=0,
+        )
+        self.run(request, Receiver(lambda *_: None, lambda _: None, threading.Event()))
+
+    def run(self, request: Run, receiver: Receiver) -> Finished:
+        """Run a query to its end and hand its rows to the receiver.
+
+        Raises:
+            QueryFailed: the query is wrong, too large, or was stopped, or a file or the engine failed.
+        """
+        began_s = time.monotonic()
+        place = _Place()
+        try:
+            statement = self._guard.check(request.sql)
+            place.offset_bytes = statement.offset_bytes
+            kind = statement.kind
+            if request.explain and kind is not StatementKind.EXPLAIN_ANALYZE:
+                kind = StatementKind.EXPLAIN
+            sql = self._catalog.show_tables if statement.kind is StatementKind.SHOW_TABLES else statement.select
+            parameters = decode_parameters(request.parameters)
+            read_before = self._bytes_read()
+            with self._transaction():
+                pruned = self._prune(sql, parameters, place)
+                receiver.check()
+                place.prefix = _PREFIXES[kind]
+                self._connection.execute(place.prefix + sql, parameters)
+                if kind is StatementKind.EXPLAIN_ANALYZE:
+                    profile = json.loads(self._connection.fetchall()[0][1])
+                    rows = self._send_plan(analyzed_plan_text(profile), pruned, receiver)
+                    truncated = False
+                else:
+                    rows, truncated = self._send_rows(request, pruned, receiver)
+                    profile = None if truncated else self._profile()
+                    if profile is not None and "children" not in profile:
+                        # DuckDB keeps none of what only shows plans and columns.
+                        profile = None
+                files, scanned_bytes = self._scanned(profile, pruned, read_before)
+        except Exception as error:
+            raise QueryFailed(self._failed(error, request.sql, place)) from error
+        return Finished(
+            rows=rows,
+            truncated=truncated,
+            scanned_files=files,
+            scanned_bytes=scanned_bytes,
+            elapsed_ms=(time.monotonic() - began_s) * 1000,
+        )
+
+    def _prune(self, sql: str, parameters: Any, place: _Place) -> PrunedFiles:
+        """Plan over the stand-in and let `actions` have the files that the plan can need."""
+        place.prefix = _PLAN
+        self._catalog.plan_with_stand_in()
+        plan = self._connection.execute(_PLAN + sql, parameters).fetchall()[0][1]
+        self._catalog.use_real_views()
+        pruned = self._pruner.prune(plan, self._files)
+        self._catalog.use_files(pruned.files)
+        return pruned
+
+    def _send_rows(self, request: Run, pruned: PrunedFiles, receiver: Receiver) -> tuple[int, bool]:
+        """Stream the answer; returns its rows, and whether there would have been more."""
+        columns = [(str(one[0]), str(one[1])) for one in self._connection.description or ()]
+        sent = 0
+        with self._connection.to_arrow_reader(_BATCH_ROWS) as reader:
+            batch = next(reader, None)
+            receiver.started(self._started(columns, pruned), reader.schema)
+            while batch is not None:
+                receiver.check()
+                if request.max_rows is not None and sent + batch.num_rows > request.max_rows:
+                    if request.max_rows > sent:
+                        receiver.batch(batch.slice(0, request.max_rows - sent))
+                    return request.max_rows, True
+                sent += batch.num_rows
+                if sent > request.rows_max:
+                    raise ResultTooLarge("rows_max")
+                receiver.batch(batch)
+                batch = next(reader, None)
+        return sent, False
+
+    def _send_plan(self, text: str, pruned: PrunedFiles, receiver: Receiver) -> int:
+        batch = pa.record_batch({"explain_key": ["analyzed_plan"], "explain_value": [text]})
+        columns = [(name, "VARCHAR") for name in batch.schema.names]
+        receiver.started(self._started(columns, pruned), batch.schema)
+        receiver.batch(batch)
+        return 1
+
+    def _started(self, columns: list[tuple[str, str]], pruned: PrunedFiles) -> Started:
+        total = (len(self._files), sum(file.size_bytes for file in self._files))
+        return Started(columns, total, pruned.by_partition, pruned.by_time, self._hot_rows)
+
+    def _scanned(
+        self, profile: Mapping[str, Any] | None, pruned: PrunedFiles, read_before: int | None
+    ) -> tuple[int, int]:
+        """Return the files and bytes that were read.
+
+        Where DuckDB has no profile, the kernel's count of bytes stands in, or the planned upper bound.
+        """
+        if profile is None:
+            read_after = self._bytes_read()
+            if not pruned.files or read_before is None or read_after is None:
+                return pruned.by_time
+            return pruned.by_time[0], max(0, read_after - read_before - self._template_bytes)
+        scans = list(_scans(profile))
+        files = sum(_files_read(scan, self._catalog.template_path) for scan in scans)
+        read = int(profile["total_bytes_read"]) - self._template_bytes * len(scans)
+        return min(files, pruned.by_time[0]), max(0, read)
+
+    def _profile(self) -> dict[str, Any]:
+        profile: dict[str, Any] = json.loads(self._connection.get_profiling_information(format="json"))
+        return profile
+
+    def _parse(self, texts: Sequence[str]) -> list[str]:
+        # Literals, since a bound parameter takes five times as long as the parsing itself.
+        listed = ", ".join(sql_text(text) for text in texts)
+        row = self._connection.execute(_PARSE.format(listed)).fetchall()[0]
+        parsed: list[str] = row[0]
+        return parsed
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._connection.execute("BEGIN TRANSACTION READ ONLY")
+        self._running = True
+        try:
+            yield
+        finally:
+            with self._running_lock:
+                self._running = False
+            self._connection.execute("ROLLBACK")
+            self._catalog.use_real_views()
+
+    def _failed(self, error: Exception, text: str, place: _Place) -> Failed:
+        return failure(error, text=text, prefix=place.prefix, offset_bytes=place.offset_bytes, hide=self._hide)
+
+    def _hide(self, message: str) -> str:
+        for path, shown in self._hidden_paths.items():
+            message = message.replace(path, shown)
+        return message
+
+
+def _scans(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    if str(node.get("operator_name", "")).strip() == "READ_PARQUET":
+        yield node["extra_info"]
+    for child in node["children"]:
+        yield from _scans(child)
+
+
+def _files_read(scan: Mapping[str, Any], template_path: str) -> int:
+    """Return how many files of the table a scan opened; the template, where it is opened, comes first."""
+    names = str(scan.get("Filename(s)", ""))
+    return int(scan.get("Total Files Read", 0)) - (1 if names.startswith(template_path) else 0)

@@ -1,0 +1,229 @@
+"""One worker process, as the service sees it: started, given snapshots, spoken to, ended."""
+
+from __future__ import annotations
+
+import select
+import shutil
+import socket
+import subprocess
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import pyarrow as pa
+
+from queries.sql.channel import Channel, ChannelClosed, encode_frame
+from queries.sql.errors import SqlWorkerDied
+from queries.sql.messages import FromWorker, NotReady, Ready, Start, UseHot, UseTable
+from queries.sql.request import SqlLimits, TableView
+from queries.sql.walls.report import IsolationReport
+
+_SOURCE_FOLDER: Final = Path(__file__).resolve().parents[2]
+# The worker loads the very code that its service runs, wherever that is, and takes nothing else from its surroundings.
+_BOOTSTRAP: Final = "import sys; sys.path.insert(0, sys.argv.pop()); from queries.sql.worker import main; main()"
+_FRAME_BESIDE_RESULT_BYTES: Final = 1 << 24
+_STANDARD_ERROR_BYTES_SHOWN: Final = 4_096
+
+Frame = list[bytes | memoryview]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSettings:
+    """What every worker of a pool is started with."""
+
+    data_folder: Path
+    temp_folder: Path
+    limits: SqlLimits
+    schema: pa.Schema
+    views: Mapping[str, str]
+    macros: Mapping[str, str]
+    walls: frozenset[str]
+    niceness: int
+    start_timeout_s: float
+
+
+@dataclass(slots=True)
+class ViewFrames:
+    """A snapshot's files and hot rows as frames, made once for all workers."""
+
+    data_folder: Path
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _files: tuple[TableView, Frame] | None = None
+    _hot: tuple[TableView, Frame] | None = None
+
+    def files(self, view: TableView) -> Frame:
+        """Return the frame of the files and columns.
+
+        Raises:
+            ValueError: a file is not below the data folder.
+        """
+        with self._lock:
+            if self._files is None or not _same_files(self._files[0], view):
+                self._files = (view, self._encode_files(view))
+            return self._files[1]
+
+    def hot(self, view: TableView) -> Frame:
+        """Return the frame of the hot rows."""
+        with self._lock:
+            if self._hot is None or self._hot[0].hot is not view.hot:
+                sink = pa.BufferOutputStream()
+                with pa.ipc.new_stream(sink, view.hot.schema) as writer:
+                    writer.write_table(view.hot)
+                self._hot = (view, encode_frame(UseHot(), memoryview(sink.getvalue())))
+            return self._hot[1]
+
+    def _encode_files(self, view: TableView) -> Frame:
+        prefix = f"{self.data_folder}/"
+        for file in view.files:
+            if not file.path.startswith(prefix):
+                raise ValueError(f"{file.path} is not below {self.data_folder}")
+        files = [
+            (one.path, one.size_bytes, one.date.toordinal(), one.type, one.time_min_us, one.time_max_us)
+            for one in view.files
+        ]
+        return encode_frame(UseTable(files), memoryview(view.schema.serialize()))
+
+
+@dataclass(frozen=True, slots=True)
+class LostWorker:
+    """A worker that ended or was ended; for logs, not for users.
+
+    Attributes:
+        pid: of its process; None if none could be started.
+        exit_status: negative for a signal; None if none could be started.
+        standard_error: the last that it wrote there, or why none could be started.
+    """
+
+    pid: int | None
+    exit_status: int | None
+    standard_error: str
+
+
+class WorkerProcess:
+    """A started process. `wait_until_ready` must be called before anything else is said to it.
+
+    The thread that makes this object must outlive it: the kernel ends a worker when that thread ends.
+    """
+
+    def __init__(self, settings: WorkerSettings) -> None:
+        self._settings = settings
+        self._folder = settings.temp_folder / f"worker-{uuid.uuid4().hex}"
+        (self._folder / "root").mkdir(parents=True)
+        self._view: TableView | None = None
+        self._socket, theirs = socket.socketpair()
+        self._standard_error_path = settings.temp_folder / f"{self._folder.name}.err"
+        with theirs, self._standard_error_path.open("wb") as standard_error:
+            self._process = subprocess.Popen(  # noqa: S603
+                [sys.executable, "-I", "-c", _BOOTSTRAP, str(theirs.fileno()), str(_SOURCE_FOLDER)],
+                env={},
+                cwd="/",
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=standard_error,
+                pass_fds=[theirs.fileno()],
+                start_new_session=True,
+            )
+        self.channel: Channel[FromWorker] = Channel(
+            self._socket.fileno(),
+            FromWorker,
+            payload_bytes_max=settings.limits.result_bytes_max + _FRAME_BESIDE_RESULT_BYTES,
+        )
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        """Whether the process has not ended."""
+        return self._process.poll() is None
+
+    def wait_until_ready(self) -> IsolationReport:
+        """Wait until the worker's walls stand.
+
+        Raises:
+            SqlWorkerDied: it cannot start, or takes too long; it is ended.
+        """
+        settings = self._settings
+        deadline_s = time.monotonic() + settings.start_timeout_s
+        try:
+            self.channel.send(
+                Start(
+                    data_folder=str(settings.data_folder),
+                    temp_folder=str(self._folder),
+                    memory_bytes_max=settings.limits.memory_bytes_max,
+                    threads=settings.limits.threads,
+                    temp_bytes_max=settings.limits.temp_bytes_max,
+                    views=dict(settings.views),
+                    macros=dict(settings.macros),
+                    walls=sorted(settings.walls),
+                    niceness=settings.niceness,
+                ),
+                memoryview(settings.schema.serialize()),
+            )
+            poll = select.poll()
+            poll.register(self._socket, select.POLLIN)
+            if not poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
+                raise ChannelClosed(f"not ready after {settings.start_timeout_s:g} s")
+            answer, _ = self.channel.receive()
+        except ChannelClosed as error:
+            lost = self.end()
+            raise SqlWorkerDied(f"a worker did not start: {error}\n{lost.standard_error}") from error
+        match answer:
+            case Ready():
+                return answer.isolation
+            case NotReady():
+                self.end()
+                raise SqlWorkerDied(f"a worker did not start: {answer.message}")
+            case _:
+                self.end()
+                raise SqlWorkerDied("a worker began with an unexpected message")
+
+    def has(self, view: TableView) -> bool:
+        """Whether the worker has the files of a snapshot already."""
+        return self._view is not None and self._view.files is view.files
+
+    def use(self, view: TableView, frames: ViewFrames) -> None:
+        """Let the next query see *view*; sends only what the worker has not.
+
+        Raises:
+            ChannelClosed: the worker is gone.
+            ValueError: a file is not below the data folder.
+        """
+        known, self._view = self._view, None
+        if known is None or not _same_files(known, view):
+            self.channel.send_frame(frames.files(view))
+        # New columns make the worker forget the hot rows, too.
+        if known is None or known.hot is not view.hot or known.schema != view.schema:
+            self.channel.send_frame(frames.hot(view))
+        self._view = view
+
+    def kill(self) -> None:
+        """End the process at once. A thread that waits for its answer gets `ChannelClosed`."""
+        self._process.kill()
+
+    def end(self) -> LostWorker:
+        """End the process, wait for it, and remove what it left behind. Nothing may use the channel any more."""
+        self._process.kill()
+        status = self._process.wait()
+        self._socket.close()
+        lost = LostWorker(self._process.pid, status, self._last_words())
+        shutil.rmtree(self._folder, ignore_errors=True)
+        self._standard_error_path.unlink(missing_ok=True)
+        return lost
+
+    def _last_words(self) -> str:
+        size = self._standard_error_path.stat().st_size
+        with self._standard_error_path.open("rb") as file:
+            file.seek(max(0, size - _STANDARD_ERROR_BYTES_SHOWN))
+            return file.read().decode(errors="replace").strip()
+
+
+def _same_files(one: TableView, other: TableView) -> bool:
+    return one.files is other.files and bool(one.schema == other.schema)

@@ -1,0 +1,137 @@
+"""A query's answer on its way: columns, rows as they come, and afterwards what it cost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import TracebackType
+
+import pyarrow as pa
+
+from queries.sql.messages import Finished, Started
+from queries.sql.running import RunningQuery, StopReason
+
+
+@dataclass(frozen=True, slots=True)
+class SqlColumn:
+    """A column of an answer: its name and DuckDB's name of its type."""
+
+    name: str
+    type: str
+
+
+@dataclass(frozen=True, slots=True)
+class FileCount:
+    """A number of files and the bytes in them."""
+
+    files: int
+    bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class SqlPruning:
+    """What was decided before anything was read; the last is the upper bound of what the query reads.
+
+    Attributes:
+        total: of the snapshot.
+        by_partition: left after conditions on `date` and `type`.
+        by_time: left after conditions on `time`, too.
+        hot_rows: rows in no file yet, which every query looks at.
+    """
+
+    total: FileCount
+    by_partition: FileCount
+    by_time: FileCount
+    hot_rows: int
+
+
+@dataclass(frozen=True, slots=True)
+class SqlStatistics:
+    """What a query cost.
+
+    Attributes:
+        rows: of the answer.
+        truncated: whether `max_rows` cut it.
+        scanned_files: files that were opened. Of an answer that was cut, the upper bound.
+        total_files: files of the snapshot.
+        scanned_bytes: bytes that were really read from files, as DuckDB counts them; of an answer that was cut, as
+            the kernel does.
+        elapsed_ms: in the worker, from the query's arrival to its last batch.
+    """
+
+    rows: int
+    truncated: bool
+    scanned_files: int
+    total_files: int
+    scanned_bytes: int
+    elapsed_ms: float
+
+
+class SqlResult:
+    """An answer. Iterate over it, once, for its rows; close it, or use it as a context: until then it holds a worker.
+
+    Not safe for several threads at once, except `cancel`.
+
+    Attributes:
+        columns: names and types.
+        schema: the same for Arrow.
+        pruning: which files the query may read.
+        statistics: what it cost; None until all rows were taken.
+    """
+
+    def __init__(self, query: RunningQuery, started: Started, schema: pa.Schema) -> None:
+        self._query = query
+        self.columns = tuple(SqlColumn(name, type_) for name, type_ in started.columns)
+        self.schema = schema
+        self.pruning = SqlPruning(
+            total=FileCount(*started.total),
+            by_partition=FileCount(*started.by_partition),
+            by_time=FileCount(*started.by_time),
+            hot_rows=started.hot_rows,
+        )
+        self.statistics: SqlStatistics | None = None
+
+    def __iter__(self) -> Iterator[pa.RecordBatch]:
+        return self
+
+    def __next__(self) -> pa.RecordBatch:
+        """Return the next rows.
+
+        Raises:
+            SqlError: a row made the query fail, such as a text that is no number.
+            SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: see `queries.sql.errors`.
+        """
+        if self._query.over:
+            raise StopIteration
+        message, payload = self._query.receive()
+        if isinstance(message, Finished):
+            self.statistics = SqlStatistics(
+                rows=message.rows,
+                truncated=message.truncated,
+                scanned_files=message.scanned_files,
+                total_files=self.pruning.total.files,
+                scanned_bytes=message.scanned_bytes,
+                elapsed_ms=message.elapsed_ms,
+            )
+            raise StopIteration
+        with pa.ipc.open_stream(pa.py_buffer(payload)) as stream:
+            batch = stream.read_next_batch()
+        batch.validate()
+        self._query.ask_for_more()
+        return batch
+
+    def cancel(self) -> None:
+        """Stop the query, from any thread; whoever iterates gets `SqlCancelled`."""
+        self._query.stop(StopReason.CANCELLED)
+
+    def close(self) -> None:
+        """Give the worker back. A query that has rows left is stopped; nothing happens if it has none."""
+        self._query.close()
+
+    def __enter__(self) -> SqlResult:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

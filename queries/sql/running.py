@@ -1,0 +1,171 @@
+"""A query that a worker runs, as the service sees it: one beginning, one end, and any thread may ask it to stop."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from enum import Enum
+from typing import Final, NoReturn, Protocol
+
+from queries.sql.channel import ChannelClosed
+from queries.sql.errors import (
+    SnapshotUnreadable,
+    SqlCancelled,
+    SqlError,
+    SqlTimeout,
+    SqlTooLarge,
+    SqlWorkerDied,
+)
+from queries.sql.messages import Batch, Cancel, Failed, Finished, More, Run, Started
+from queries.sql.process import ViewFrames, WorkerProcess
+from queries.sql.request import SqlLimits, TableView
+
+KILL_AFTER_S: Final = 0.5
+"""How long a worker has to stop a query before the worker is ended."""
+
+
+class StopReason(Enum):
+    """Why a query was stopped from outside."""
+
+    TIMEOUT = "timeout"
+    CANCELLED = "cancelled"
+    CLOSED = "closed"
+
+
+class Alarm(Protocol):
+    """Calls something later."""
+
+    def call_after(self, delay_s: float, call: Callable[[], None]) -> None:
+        """Call *call* in *delay_s* seconds, from another thread."""
+        ...
+
+
+class RunningQuery:
+    """One query in one worker.
+
+    Args:
+        worker: holds nothing but this query until *give_back* is called.
+        give_back: called once at the end, with whether the worker can take another query.
+        alarm: for the time limit.
+    """
+
+    def __init__(
+        self, worker: WorkerProcess, limits: SqlLimits, *, give_back: Callable[[bool], None], alarm: Alarm
+    ) -> None:
+        self._worker = worker
+        self._limits = limits
+        self._give_back = give_back
+        self._alarm = alarm
+        self._lock = threading.Lock()
+        self._reason: StopReason | None = None
+        self.over = False
+
+    def begin(self, run: Run, view: TableView, frames: ViewFrames) -> tuple[Started, memoryview]:
+        """Have the worker run a query and wait until it has the first rows.
+
+        Raises:
+            SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: the query is over.
+        """
+        self._alarm.call_after(self._limits.timeout_s, lambda: self.stop(StopReason.TIMEOUT))
+        try:
+            self._worker.use(view, frames)
+            self._worker.channel.send(run)
+        except ChannelClosed:
+            self._died()
+        except BaseException:
+            self._end(healthy=False)
+            raise
+        message, payload = self.receive()
+        if not isinstance(message, Started):
+            self._end(healthy=False)
+            raise SqlWorkerDied("the worker answered out of turn")
+        return message, payload
+
+    def receive(self) -> tuple[Started | Batch | Finished, memoryview]:
+        """Wait for what the worker says next.
+
+        Raises:
+            SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: the query is over.
+        """
+        try:
+            message, payload = self._worker.channel.receive()
+        except ChannelClosed:
+            self._died()
+        match message:
+            case Started() | Batch():
+                return message, payload
+            case Finished():
+                self._end(healthy=not message.retire)
+                return message, payload
+            case Failed():
+                self._end(healthy=not message.retire)
+                self._raise(message)
+            case _:
+                self._end(healthy=False)
+                raise SqlWorkerDied("the worker answered out of turn")
+
+    def ask_for_more(self) -> None:
+        """Let the worker send one more batch."""
+        try:
+            self._worker.channel.send(More())
+        except ChannelClosed:
+            self._died()
+
+    def stop(self, reason: StopReason) -> None:
+        """Have the query stopped, from any thread; if the worker does not obey, it is ended."""
+        with self._lock:
+            if self.over or self._reason is not None:
+                return
+            self._reason = reason
+            # Under the lock, so that the message cannot reach the worker's next query.
+            self._worker.channel.send_if_possible(Cancel())
+        self._alarm.call_after(KILL_AFTER_S, self._kill_if_not_over)
+
+    def close(self) -> None:
+        """End the query if it is not over, and give the worker back."""
+        self.stop(StopReason.CLOSED)
+        while not self.over:
+            try:
+                self.receive()
+            except (SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable):
+                # How it ended does not matter to somebody who does not want it any more.
+                return
+
+    def _kill_if_not_over(self) -> None:
+        with self._lock:
+            if self.over:
+                return
+            self._worker.kill()
+
+    def _end(self, *, healthy: bool) -> None:
+        with self._lock:
+            if self.over:
+                return
+            self.over = True
+        self._give_back(healthy)
+
+    def _died(self) -> NoReturn:
+        self._end(healthy=False)
+        self._raise_stopped()
+        raise SqlWorkerDied("the process that ran the query ended; only this query is lost")
+
+    def _raise(self, failed: Failed) -> NoReturn:
+        match failed.kind:
+            case "sql":
+                raise SqlError(failed.message, position=failed.position, suggestion=failed.suggestion)
+            case "too_large":
+                limit = failed.limit or "memory_bytes_max"
+                raise SqlTooLarge(limit, int(getattr(self._limits, limit)), failed.message)
+            case "unreadable":
+                raise SnapshotUnreadable(failed.message)
+            case "interrupted":
+                self._raise_stopped()
+                raise SqlWorkerDied("the query was interrupted, though nobody asked for it")
+            case _:
+                raise SqlWorkerDied(f"the engine failed: {failed.message}")
+
+    def _raise_stopped(self) -> None:
+        if self._reason is StopReason.TIMEOUT:
+            raise SqlTimeout(self._limits.timeout_s)
+        if self._reason is not None:
+            raise SqlCancelled("the query was stopped")

@@ -1,0 +1,227 @@
+"""A worker process: raises its walls, then answers one query after the other until the service goes away.
+
+Started as `python -I -m queries.sql.worker DESCRIPTOR` with an empty environment. The main thread runs queries; a
+second thread listens, so that a query can be stopped, and a vanished service is noticed, while DuckDB works.
+"""
+
+from __future__ import annotations
+
+import datetime
+import faulthandler
+import os
+import queue
+import select
+import sys
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import msgspec
+
+from queries.sql.channel import Channel, ChannelClosed
+from queries.sql.messages import (
+    Batch,
+    Cancel,
+    Failed,
+    Finished,
+    More,
+    NotReady,
+    Ready,
+    Run,
+    Start,
+    Started,
+    ToWorker,
+    UseHot,
+    UseTable,
+)
+from queries.sql.walls import resource_limits
+from queries.sql.walls.around import Enclosure, Walls
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from queries.sql.engine import Engine
+
+_PAYLOAD_BYTES_MAX: Final = 1 << 34
+_INTERRUPT_AGAIN_S: Final = 0.02
+# Beside what DuckDB accounts for: buffers of answers, strings in the making, stacks of threads.
+_ADDRESS_SPACE_BESIDE_BYTES: Final = 1 << 30
+_FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
+
+
+@dataclass(slots=True)
+class _Query:
+    """A query from its arrival to its end."""
+
+    run: Run
+    credits: threading.Semaphore
+    stop: threading.Event = field(default_factory=threading.Event)
+    over: bool = False
+
+
+class Worker:
+    """Serves one channel with one engine."""
+
+    def __init__(self, channel: Channel[ToWorker], descriptor: int, engine: Engine, walls: Walls) -> None:
+        self._channel = channel
+        self._descriptor = descriptor
+        self._engine = engine
+        self._walls = walls
+        self._work: queue.SimpleQueue[tuple[UseTable | UseHot | _Query, memoryview]] = queue.SimpleQueue()
+        self._broken: Failed | None = None
+
+    def serve(self) -> None:
+        """Answer queries; ends with the process."""
+        threading.Thread(target=self._listen, name="listen", daemon=True).start()
+        while True:
+            work, payload = self._work.get()
+            if isinstance(work, _Query):
+                self._answer(work)
+            else:
+                self._take(work, payload)
+
+    def _listen(self) -> None:
+        """Take messages as they come, and interrupt a query that shall stop until it has."""
+        current: _Query | None = None
+        while True:
+            stopping = current is not None and current.stop.is_set() and not current.over
+            if not select.select([self._descriptor], [], [], _INTERRUPT_AGAIN_S if stopping else None)[0]:
+                self._engine.interrupt()
+                continue
+            try:
+                message, payload = self._channel.receive()
+            except ChannelClosed:
+                os._exit(0)
+            match message:
+                case UseTable() | UseHot():
+                    self._work.put((message, payload))
+                case Run():
+                    current = _Query(message, threading.Semaphore(message.batches))
+                    self._work.put((current, payload))
+                case More() if current is not None:
+                    current.credits.release()
+                case Cancel() if current is not None:
+                    current.stop.set()
+                    current.credits.release()
+                    self._engine.interrupt()
+                case _:
+                    os._exit(2)
+
+    def _take(self, message: UseTable | UseHot, payload: memoryview) -> None:
+        """Take a snapshot's files or rows; what goes wrong is the next query's answer."""
+        import pyarrow as pa
+
+        from queries.sql.pruning import FileBounds
+
+        try:
+            if isinstance(message, UseTable):
+                files = [
+                    FileBounds(path, size_bytes, datetime.date.fromordinal(date), type_, time_min_us, time_max_us)
+                    for path, size_bytes, date, type_, time_min_us, time_max_us in message.files
+                ]
+                self._engine.use_table(pa.ipc.read_schema(pa.py_buffer(payload)), files)
+            else:
+                self._engine.use_hot(pa.ipc.open_stream(pa.py_buffer(payload)).read_all())
+        except Exception as error:  # noqa: BLE001
+            self._broken = Failed("engine", f"the snapshot could not be taken: {error}", retire=True)
+
+    def _answer(self, query: _Query) -> None:
+        from queries.sql.engine import QueryFailed, Receiver
+
+        resource_limits.allow_cpu_seconds(query.run.cpu_s_max)
+        sender = _Sender(self._channel, query)
+        try:
+            if self._broken is not None:
+                raise QueryFailed(self._broken)
+            outcome: Finished | Failed = self._engine.run(query.run, Receiver(sender.started, sender.batch, query.stop))
+        except QueryFailed as error:
+            outcome = error.failed
+        query.over = True
+        if self._walls.memory_is_short():
+            outcome = msgspec.structs.replace(outcome, retire=True)
+        try:
+            self._channel.send(outcome)
+        except ChannelClosed:
+            os._exit(0)
+
+
+class _Sender:
+    """Sends one answer, no faster than it is asked for, and no more than is allowed."""
+
+    def __init__(self, channel: Channel[ToWorker], query: _Query) -> None:
+        self._channel = channel
+        self._query = query
+        self._sent_bytes = 0
+
+    def started(self, started: Started, schema: pa.Schema) -> None:
+        self._channel.send(started, memoryview(schema.serialize()))
+
+    def batch(self, batch: pa.RecordBatch) -> None:
+        import pyarrow as pa
+
+        from queries.sql.failures import Interrupted, ResultTooLarge
+
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.schema) as writer:
+            writer.write_batch(batch)
+        payload = memoryview(sink.getvalue())
+        self._sent_bytes += len(payload)
+        if self._sent_bytes > self._query.run.result_bytes_max:
+            raise ResultTooLarge("result_bytes_max")
+        self._query.credits.acquire()
+        if self._query.stop.is_set():
+            raise Interrupted
+        self._channel.send(Batch(), payload)
+
+
+def main() -> None:
+    """Start, as the module says."""
+    # Before anything else: the walls that need a process with one thread and no large libraries.
+    faulthandler.enable()
+    descriptor = int(sys.argv[1])
+    channel: Channel[ToWorker] = Channel(descriptor, ToWorker, payload_bytes_max=_PAYLOAD_BYTES_MAX)
+    start, payload = channel.receive()
+    if not isinstance(start, Start):
+        os._exit(2)
+    try:
+        worker, ready = _build(channel, descriptor, start, payload)
+    except Exception as error:  # noqa: BLE001
+        channel.send(NotReady(f"{type(error).__name__}: {error}"))
+        os._exit(1)
+    channel.send(ready)
+    worker.serve()
+
+
+def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: memoryview) -> tuple[Worker, Ready]:
+    os.nice(start.niceness)
+    bytes_read = resource_limits.BytesRead()
+    walls = Walls(
+        Enclosure(
+            data_folder=Path(start.data_folder),
+            temp_folder=Path(start.temp_folder),
+            file_bytes_max=start.temp_bytes_max + _FILE_BESIDE_SPILL_BYTES,
+            address_space_bytes_more=start.memory_bytes_max + _ADDRESS_SPACE_BESIDE_BYTES,
+            walls=frozenset(start.walls),
+        )
+    )
+    walls.prepare()
+    # pyarrow and DuckDB do without these here: they start in half the time, and do not look for them again and again.
+    for module in ("numpy", "pandas"):
+        sys.modules[module] = None  # type: ignore[assignment]
+    import pyarrow as pa
+
+    from queries.sql.engine import Engine
+
+    walls.enclose()
+    engine = Engine(
+        start,
+        pa.ipc.read_schema(pa.py_buffer(payload)),
+        lambda: bytes_read.now(besides=channel.received_bytes),
+    )
+    engine.warm_up()
+    return Worker(channel, descriptor, engine, walls), Ready(walls.seal())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""Without keys only programs on this machine get in; health, metrics and the OpenAPI page tell what is so."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from tests.service.running_service import ACTIONLAKE, RunningService, action, running_service, submission
+from tests.service.test_submissions_over_http import problem
+
+ROUTES = ["/health/live", "/api/retrievelogs?userId=u", "/metrics", "/schema", "/nothing"]
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1.evil.example", "169.254.169.254", "10.0.0.1:80", ""])
+@pytest.mark.parametrize("route", ROUTES)
+def test_a_host_that_is_not_loopback_is_421(service: RunningService, host: str, route: str) -> None:
+    problem(service.client.get(route, headers={"host": host}), 421)
+
+
+@pytest.mark.parametrize("host", ["localhost", "localhost:1234", "127.0.0.1", "127.1.2.3:80", "[::1]:80", "LOCALHOST"])
+def test_loopback_names_are_let_in(service: RunningService, host: str) -> None:
+    assert service.client.get("/health/live", headers={"host": host}).status_code == 200
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://localhost:1", "https://127.0.0.1"])
+def test_pages_of_another_origin_are_403(service: RunningService, origin: str) -> None:
+    problem(service.client.get("/health/live", headers={"origin": origin}), 403)
+    response = service.submit(submission("u", action()), origin=origin)
+    problem(response, 403)
+    assert not [name for name in response.headers if name.startswith("access-control")]
+
+
+def test_the_services_own_page_is_let_in(service: RunningService) -> None:
+    assert service.client.get("/health/live", headers={"origin": service.url}).status_code == 200
+
+
+def test_a_form_cannot_post(service: RunningService) -> None:
+    for type_ in ("text/plain", "application/x-www-form-urlencoded", "multipart/form-data"):
+        problem(service.submit(submission("u", action()), content_type=type_), 415)
+        for route in ("/api/sql", "/api/flush"):
+            problem(service.client.post(route, content=b"{}", headers={"content-type": type_}), 415)
+
+
+def test_an_address_that_is_not_loopback_is_refused_without_insecure(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [ACTIONLAKE, "serve", "--data", str(tmp_path / "data"), "--host", "192.0.2.1", "--port", "0"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode != 0
+    assert "--insecure" in done.stderr
+    assert not (tmp_path / "data").exists()
+
+
+def test_insecure_serves_any_host(tmp_path: Path) -> None:
+    with running_service(tmp_path / "data", "--insecure") as service:
+        assert service.client.get("/health/live", headers={"host": "any.example"}).status_code == 200
+
+
+def test_unknown_routes_and_methods_are_problems(service: RunningService) -> None:
+    problem(service.client.get("/api/nothing"), 404)
+    problem(service.client.delete("/api/retrievelogs"), 405)
+
+
+def test_health_says_live_and_ready(service: RunningService) -> None:
+    assert service.client.get("/health/live").json() == {"status": "live"}
+    assert service.client.get("/health/ready").json()["status"] == "ready"
+
+
+def test_metrics_count_what_happened(tmp_path: Path) -> None:
+    with running_service(tmp_path / "data") as service:
+        service.submit(submission("u", action(), action(), action(type_="x")))
+        service.retrieve(userId="u")
+        assert service.metric("actionlake_actions_submitted_total") == 3
+        assert service.metric("actionlake_actions_accepted_total") == 2
+        assert service.metric("actionlake_actions_rejected_total") == 1
+        assert service.metric("actionlake_journal_depth") == 2
+        assert service.metric("actionlake_journal_age_seconds") >= 0
+        assert service.metric("actionlake_journal_commit_seconds_count") == 1
+        assert service.metric("actionlake_retrieval_seconds_count") == 1
+        service.flush()
+        service.retrieve(userId="u")
+        assert service.metric("actionlake_journal_depth") == 0
+        assert service.metric("actionlake_flushed_rows_total") == 2
+        assert service.metric("actionlake_flush_seconds_count") == 1
+        assert service.metric("actionlake_scanned_bytes_total") > 0
+
+
+def test_metrics_are_the_whole_stores_with_several_workers(tmp_path: Path) -> None:
+    with running_service(tmp_path / "data", "--workers", "2") as service:
+        for _ in range(20):
+            # A connection each, so that both workers get some.
+            service.client.post("/api/submitlogs", json=submission("u", action()), headers={"connection": "close"})
+        for _ in range(6):
+            response = service.client.get("/metrics", headers={"connection": "close"})
+            assert "actionlake_actions_accepted_total 20.0" in response.text
+
+
+def test_the_openapi_page_needs_nothing_from_outside(service: RunningService) -> None:
+    page = service.client.get("/schema", follow_redirects=True)
+    assert page.status_code == 200
+    assets = re.findall(r'(?:src|href)="([^"]+)"', page.text)
+    assert len(assets) >= 4
+    for asset in assets:
+        assert asset.startswith("/schema/"), asset
+        assert service.client.get(asset).status_code == 200
+    document = service.client.get("/schema/openapi.json").json()
+    assert {"/api/submitlogs", "/api/retrievelogs", "/api/sql", "/api/flush", "/metrics"} <= document["paths"].keys()
+    submit = document["paths"]["/api/submitlogs"]["post"]
+    assert {"application/json", "application/x-ndjson"} == submit["requestBody"]["content"].keys()
+    assert {"200", "400", "413", "415", "422", "503", "507"} <= submit["responses"].keys()

@@ -1,0 +1,188 @@
+"""POST /api/sql answers one SELECT over everything acknowledged, and says what is wrong with any other."""
+
+from __future__ import annotations
+
+import io
+import json
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import httpx
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from tests.service.running_service import RunningService, action, running_service, submission
+from tests.service.test_submissions_over_http import problem
+
+
+@pytest.fixture(scope="module")
+def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """Five users on two days, the last one in the journal only."""
+    flags = ("--sql-timeout-ms-max", "2000", "--sql-memory-bytes-max", str(256 * 1024 * 1024))
+    with running_service(tmp_path_factory.mktemp("sql") / "data", *flags) as service:
+        for number in range(5):
+            if number == 4:
+                service.flush()
+            for day in (1, 2):
+                time_ = f"2023-04-0{day}T10:00:00Z"
+                sent = [action(time_, "CLICK", locationX=number), action(time_, "VIEW", viewedId=f"=v{number}")]
+                service.submit(submission(f"user-{number}", *sent))
+        yield service
+
+
+def sql(service: RunningService, text: str, query: str = "", **body: Any) -> httpx.Response:
+    return service.client.post(f"/api/sql{query}", json={"sql": text, **body})
+
+
+def rows(response: httpx.Response) -> list[dict[str, Any]]:
+    assert response.status_code == 200, response.text
+    found: list[dict[str, Any]] = response.json()["rows"]
+    return found
+
+
+def test_rows_columns_and_statistics_are_answered(served: RunningService) -> None:
+    response = sql(served, "SELECT type, count(*) AS n FROM actions GROUP BY type ORDER BY type")
+    body = response.json()
+    assert body["columns"] == [{"name": "type", "type": "VARCHAR"}, {"name": "n", "type": "BIGINT"}]
+    assert body["rows"] == [{"type": "click", "n": 10}, {"type": "view", "n": 10}]
+    statistics = body["statistics"]
+    assert statistics["scannedFiles"] == statistics["totalFiles"] == 4
+    assert statistics["scannedBytes"] > 0
+    assert statistics["elapsedMs"] > 0
+    assert response.headers["actionlake-scanned-bytes"] == str(statistics["scannedBytes"])
+
+
+def test_hot_rows_parameters_and_views_are_there(served: RunningService) -> None:
+    assert rows(sql(served, "SELECT location_x FROM clicks WHERE user_id = ? LIMIT 1", parameters=["user-4"])) == [
+        {"location_x": 4.0}
+    ]
+    named = sql(served, "SELECT count(*) AS n FROM actions WHERE user_id = $u", parameters={"u": "user-1"})
+    assert rows(named) == [{"n": 4}]
+    assert rows(sql(served, "SELECT actions FROM sessions WHERE user_id = 'user-0'")) == [{"actions": 4}]
+    daily = sql(served, "SELECT users FROM daily_activity WHERE type = 'view' ORDER BY date")
+    assert rows(daily) == [{"users": 5}, {"users": 5}]
+    names = {one["name"] for one in rows(sql(served, "SHOW TABLES"))}
+    assert {"actions", "clicks", "views", "navigations", "sessions", "daily_activity"} <= names
+
+
+def test_max_rows_cuts_exactly_and_says_so(served: RunningService) -> None:
+    answer = sql(served, "SELECT * FROM actions", maxRows=3).json()
+    assert len(answer["rows"]) == 3
+    assert answer["statistics"]["truncated"] is True
+    assert sql(served, "SELECT 1 AS one", maxRows=1).json()["statistics"]["truncated"] is False
+    assert len(rows(sql(served, "SELECT * FROM range(20000)"))) == 10_000
+
+
+def test_every_format_holds_the_same_rows(served: RunningService) -> None:
+    text = "SELECT user_id, viewed_id, location_x FROM actions ORDER BY ALL"
+    wanted = rows(sql(served, text))
+    assert [json.loads(line) for line in sql(served, text, "?format=ndjson").text.splitlines()] == wanted
+    assert pa.ipc.open_stream(sql(served, text, "?format=arrow").content).read_all().to_pylist() == wanted
+    assert pq.read_table(io.BytesIO(sql(served, text, "?format=parquet").content)).to_pylist() == wanted
+    assert "'=v1" in sql(served, text, "?format=csv").text
+    assert "'=v1" not in sql(served, text, "?format=csv&csvRaw=true").text
+
+
+@pytest.mark.parametrize(
+    ("text", "body", "words"),
+    [
+        ("", {}, []),
+        ("   ", {}, []),
+        ("SELEKT 1", {}, ["SELEKT"]),
+        ("SELECT usr_id FROM actions", {}, ["user_id"]),
+        ("SELECT 1; SELECT 2", {}, ["one"]),
+        ("INSERT INTO actions SELECT * FROM actions", {}, []),
+        ("SELECT ?", {}, []),
+        ("SELECT ?", {"parameters": [1, 2]}, []),
+        ("SELECT * FROM read_text('/etc/passwd')", {}, ["read_text"]),
+        ("SELECT 1", {"maxRows": 0}, []),
+        ("SELECT 1", {"maxRows": 1_000_001}, ["1000000"]),
+        ("SELECT 1", {"unknown": 1}, ["unknown"]),
+        ("SELECT 1", {"parameters": 5}, []),
+        ("SELECT '" + "x" * 1_100_000 + "'", {}, []),
+    ],
+)
+def test_a_wrong_query_is_400_and_says_why(
+    served: RunningService, text: str, body: dict[str, Any], words: list[str]
+) -> None:
+    answer = problem(sql(served, text, **body), 400)
+    for word in words:
+        assert word in json.dumps(answer)
+
+
+def test_positions_and_suggestions_are_told(served: RunningService) -> None:
+    answer = problem(sql(served, "SELECT usr_id FROM actions"), 400)
+    assert answer["position"] == 7
+    assert "user_id" in answer["suggestion"]
+
+
+def test_a_body_that_is_no_json_object_is_refused(served: RunningService) -> None:
+    problem(served.client.post("/api/sql", content=b"SELECT 1", headers={"content-type": "text/plain"}), 415)
+    problem(served.client.post("/api/sql", content=b"SELECT 1", headers={"content-type": "application/json"}), 400)
+    problem(served.client.post("/api/sql", json={}), 400)
+    problem(served.client.post("/api/sql", json={"sql": "x" * 3_000_000}), 413)
+
+
+def test_a_query_over_its_time_is_408_and_over_its_memory_413(served: RunningService) -> None:
+    started = time.monotonic()
+    late = problem(sql(served, "SELECT count(*) FROM range(10000000) a, range(100000) b"), 408)
+    assert late["limit"] == "timeout_s"
+    assert time.monotonic() - started < 2 + 1 + 1
+    large = problem(sql(served, "SELECT length(repeat('x', 2000000000 + range::INT)) AS n FROM range(3)"), 413)
+    assert "limit" in large
+    assert rows(sql(served, "SELECT 1 AS one")) == [{"one": 1}]
+
+
+def test_submissions_go_on_while_queries_run_away(served: RunningService) -> None:
+    runaways = [
+        threading.Thread(
+            target=lambda: httpx.post(
+                f"{served.url}/api/sql",
+                json={"sql": "SELECT sum(a.range) FROM range(1000000) a, range(100000) b"},
+                timeout=60,
+            )
+        )
+        for _ in range(4)
+    ]
+    for thread in runaways:
+        thread.start()
+    for number in range(20):
+        assert served.submit(submission("meanwhile", action(n=number))).status_code == 200
+    assert len(served.retrieve(userId="meanwhile").json()["logs"]) == 20
+    for thread in runaways:
+        thread.join()
+
+
+def test_explain_shows_the_plan_and_what_was_pruned(served: RunningService) -> None:
+    answer = sql(served, "SELECT * FROM actions WHERE date = '2023-04-01' AND type = 'click'", "?explain=true").json()
+    assert [one["files"] for one in answer["explain"]["files"]][:2] == [4, 1]
+    assert "PARQUET" in json.dumps(answer["rows"])
+
+
+def test_answers_stay_right_while_rows_are_flushed(served: RunningService) -> None:
+    wrong: list[int] = []
+    stop = threading.Event()
+    written = [0]
+
+    def read() -> None:
+        with httpx.Client(base_url=served.url, timeout=60) as client:
+            while not stop.is_set():
+                before = written[0]
+                text = "SELECT count(*) AS n, count(DISTINCT properties) AS d FROM actions WHERE user_id = 'steady'"
+                (row,) = client.post("/api/sql", json={"sql": text}).json()["rows"]
+                if row["n"] != row["d"] or not before <= row["n"] <= written[0] + 1:
+                    wrong.append(row["n"])
+
+    reader = threading.Thread(target=read)
+    reader.start()
+    for number in range(60):
+        served.submit(submission("steady", action(n=number)))
+        written[0] += 1
+        if number % 6 == 5:
+            served.flush()
+    stop.set()
+    reader.join()
+    assert wrong == []
