@@ -22,8 +22,8 @@ from queries.retrieval import Order, RetrievalQuery, ScanStatistics
 from storage.data_files import DataFile
 from storage.store import ReadView
 
-SLICE_ROWS: Final = 400_000
-BATCH_ROWS: Final = 32_768
+SLICE_ROWS: Final = 120_000
+BATCH_ROWS: Final = 16_384
 _DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _EPOCH_ORDINAL: Final = 719_163

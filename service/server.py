@@ -11,14 +11,14 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from service.access import is_loopback
-from service.app import SUPERVISED_VARIABLE, create_app, store_paths
+from service.app import SUPERVISED_VARIABLE, create_app, store_options, store_paths
 from service.logs import configure_logging
 from service.metrics import MULTIPROCESS_VARIABLE
 from service.settings import Settings, SettingsError, to_environ, unknown_variables
-from storage.errors import StoreFailed
+from storage.errors import StoreError, StoreFailed
 from storage.locks import FileLock
 from storage.recovery import RecoveryReport
-from storage.store import lock_and_recover
+from storage.store import join_store, lock_and_recover
 
 _BACKLOG = 2048
 
@@ -85,6 +85,18 @@ def _supervise(settings: Settings, listener: socket.socket, lock: FileLock) -> N
     os.environ[SUPERVISED_VARIABLE] = str(os.getpid())
     Multiprocess(_config(settings, "service.app:app_from_environ"), sockets=[listener]).run()
     shutil.rmtree(metrics_folder, ignore_errors=True)
+    _flush_the_rest(settings)
+
+
+def _flush_the_rest(settings: Settings) -> None:
+    """Flush what one worker acknowledged after another, which led, had flushed and ended."""
+    store = join_store(store_paths(settings), settings.action_schema(), store_options(settings))
+    try:
+        store.flush_here()
+    except StoreError as error:
+        _log.error("the last flush failed, the rows stay in the journal: %s", error)
+    finally:
+        store.close(flush=False)
 
 
 def _listen(host: str, port: int) -> socket.socket:

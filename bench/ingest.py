@@ -1,0 +1,156 @@
+"""The workloads of ingest: how fast submissions become durable, and how much memory that takes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Final
+
+from bench.errors import BenchFailed
+from bench.opponents import Opponent
+from bench.processes import ROOT, ServerProcess, free_port, machine_busy_s
+from bench.workloads import Progress
+
+CONNECTIONS: Final = 64
+SERVER_LOG: Final = "server.log"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class IngestWorkload:
+    """Submissions of *actions_per_request* actions over 64 connections, for a time or, with *requests_max*, a number.
+
+    The window is longer than the time after which the default settings flush, or the rate is high enough to flush by
+    size: flushing is part of what is measured, and how often it happened is one of the figures.
+    """
+
+    name: str
+    title: str
+    actions_per_request: int
+    warmup_s: float = 5.0
+    window_s: float = 30.0
+    requests_max: int | None = None
+    opponents: tuple[str, ...] = ("baseline", "actionlake")
+    rounds_max: int = 100
+
+    def shortened(self) -> IngestWorkload | None:
+        """Some seconds instead of a window that is long enough to flush."""
+        return None if self.requests_max is not None else replace(self, warmup_s=1.0, window_s=4.0)
+
+    def measure(self, opponent: Opponent, folder: Path, *, base_time_s: int, progress: Progress) -> Mapping[str, float]:
+        """Start the server, drive it, stop it, and count what it stored.
+
+        Raises:
+            BenchFailed: the server failed, did not acknowledge everything, or does not hold what it acknowledged.
+        """
+        data, port = folder / "data", free_port()
+        before: Mapping[str, float] = {}
+        after: Mapping[str, float] = {}
+        server_cpu_s = machine_cpu_s = 0.0
+        result: dict[str, Any] | None = None
+        # What an earlier piece left to be written is not this one's cost.
+        os.sync()
+        with ServerProcess(opponent.command(data, port), folder / SERVER_LOG) as server:
+            server.wait_ready(f"http://127.0.0.1:{port}{opponent.ready_path}")
+            with self._driver(port, base_time_s) as events:
+                for event in events:
+                    match event["event"]:
+                        case "window_begin":
+                            machine_cpu_s -= machine_busy_s()
+                            server_cpu_s -= server.cpu_s()
+                            before = opponent.readings(port)
+                        case "window_end":
+                            machine_cpu_s += machine_busy_s()
+                            server_cpu_s += server.cpu_s()
+                            after = opponent.readings(port)
+                        case "progress":
+                            progress(self._share_done(event), f"{event['actions']:,} actions")
+                        case "failed":
+                            raise BenchFailed(f"{opponent.title}: {event['reason']}")
+                        case "result":
+                            result = event["result"]
+            stop_s = server.stop()
+        if result is None:
+            raise BenchFailed("the load driver ended without a result")
+        stored = opponent.count_stored(data)
+        if stored != result["actions_acknowledged"]:
+            raise BenchFailed(
+                f"{opponent.title} acknowledged {result['actions_acknowledged']} actions and holds {stored}"
+            )
+        peaks = server.peak_rss_bytes.values()
+        figures = {name: float(value) for name, value in result.items() if name != "cpu_s"}
+        figures |= {
+            "actions_per_s": result["actions"] / result["window_s"],
+            "requests_per_s": result["requests"] / result["window_s"],
+            "actions_stored": float(stored),
+            "rss_peak_bytes": float(sum(peaks)),
+            "rss_peak_largest_process_bytes": float(max(peaks)),
+            "processes": float(len(peaks)),
+            "server_cpus": server_cpu_s / result["window_s"],
+            "driver_cpus": result["cpu_s"] / result["window_s"],
+            # The kernel's own threads are among the others; clock ticks and the moment of reading can make it negative.
+            "other_cpus": max(0.0, (machine_cpu_s - server_cpu_s - result["cpu_s"]) / result["window_s"]),
+            "stop_s": stop_s,
+        }
+        for reading in after:
+            if reading == "journal_depth":
+                figures["journal_depth_begin"], figures["journal_depth_end"] = before[reading], after[reading]
+            else:
+                figures[reading] = after[reading] - before[reading]
+        return figures
+
+    def headline(self, figures: Mapping[str, float]) -> str:
+        """Rate, p99, flushes and memory."""
+        flushes = f", {figures['flushes']:.0f} flushes" if "flushes" in figures else ""
+        return (
+            f"{figures['actions_per_s']:,.0f} actions/s, p50 {figures['latency_p50_ms']:,.1f} ms,"
+            f" p99 {figures['latency_p99_ms']:,.1f} ms{flushes}, peak RSS {figures['rss_peak_bytes'] / 1e6:,.0f} MB"
+        )
+
+    def _share_done(self, event: Mapping[str, Any]) -> float:
+        if self.requests_max is not None:
+            return float(event["actions"] / (self.requests_max * self.actions_per_request))
+        return min(1.0, float(event["elapsed_s"]) / (self.warmup_s + self.window_s))
+
+    @contextmanager
+    def _driver(self, port: int, base_time_s: int) -> Iterator[Iterator[dict[str, Any]]]:
+        """Run the load in a process of its own; yields its events as they come."""
+        command = [sys.executable, "-m", "bench.load", "--port", str(port), "--base-time-s", str(base_time_s)]
+        command += ["--actions", str(self.actions_per_request), "--connections", str(CONNECTIONS)]
+        if self.requests_max is None:
+            command += ["--warmup-s", str(self.warmup_s), "--window-s", str(self.window_s)]
+        else:
+            command += ["--requests-max", str(self.requests_max)]
+        process = subprocess.Popen(
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
+        )
+        assert process.stdout is not None
+        try:
+            with process.stdout as lines:
+                yield (json.loads(line) for line in lines)
+        finally:
+            process.kill()
+            process.wait()
+
+
+MEMORY: Final = IngestWorkload(
+    name="memory",
+    title="10 million actions, 1,000 a request",
+    actions_per_request=1_000,
+    requests_max=10_000,
+    opponents=("actionlake",),
+    rounds_max=1,
+)
+# At one action a request nothing but age causes a flush (60 s by default), so that window is longer.
+WORKLOADS: Final = (
+    IngestWorkload(name="submit-1", title="1 action a request", actions_per_request=1, window_s=75.0),
+    IngestWorkload(name="submit-10", title="10 actions a request", actions_per_request=10),
+    IngestWorkload(name="submit-100", title="100 actions a request", actions_per_request=100),
+    IngestWorkload(name="submit-1000", title="1,000 actions a request", actions_per_request=1_000),
+    MEMORY,
+)

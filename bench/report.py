@@ -1,0 +1,109 @@
+"""Showing a run: on the terminal, and in the documentation between two markers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from rich.console import Console
+from rich.table import Table as RichTable
+
+from bench.errors import BenchFailed
+from bench.processes import ROOT
+from bench.runs import Piece, RunHeader
+from bench.tables import Table, all_tables, disturbance, number
+
+PERFORMANCE_PAGE: Final = ROOT / "docs" / "performance.md"
+BEGIN: Final = "<!-- bench: begin; written by `make bench`, do not edit -->"
+END: Final = "<!-- bench: end -->"
+
+_PREAMBLE: Final = """# Performance
+
+`make bench` measures Actionlake against a baseline in the manner of the service that it replaces: Flask on its
+threaded development server with keep-alive, sqlite3 in WAL mode with `synchronous=FULL` and an index on user and time,
+one INSERT an action, one transaction a request. Read the ratios: both sides ran in turn in one run, on one machine and
+one disk.
+
+- **Who.** Each server is started with its default settings on a fresh folder; the load comes from one more process on
+  the same machine, over 64 keep-alive connections, each of which sends its next request when it has its answer.
+  In the baseline each connection's thread waits for SQLite's write lock by polling, so a few are served at once and
+  others wait long: its median is low and its p99 high, and only the rate and the p99 together say how it fares.
+- **What.** Distinct submissions of Zipf-distributed users with the three types, their properties, and recent times
+  with offsets; the same bytes for both sides.
+- **What counts.** Only answers 200 that accept every action. Any other ends the measurement without a figure, except
+  429 and 503 with `Retry-After`, which are waited out inside the request's latency. After each measurement the server
+  is stopped and what it holds is counted: it must equal what it acknowledged, to the action.
+- **Flushing is included.** The windows are long enough that Actionlake flushes inside them; a table below says how
+  often, how much, and whether the journal grew meanwhile.
+- **CPUs** are processors kept busy on average inside the window: by the server, by the driver, and by everything else
+  on the machine, the kernel's own threads included.
+- **Memory** is the most that a process ever had resident: of the largest, which takes the submissions, and summed over
+  all processes of the server, where what they share counts in each.
+
+`make bench` takes about half an hour. It runs in pieces: `.venv/bin/python -m bench --resume` goes on where the last
+run was interrupted, `--resume --memory` adds its memory measurement alone, and `--quick` gives a first look that proves
+nothing. This page shows the last run, whole or in part. A run is continued only with the same code.
+"""
+
+
+def print_tables(console: Console, pieces: Sequence[Piece]) -> None:
+    """Print all tables."""
+    for table in all_tables(pieces):
+        shown = RichTable(title=table.title, title_justify="left", title_style="bold")
+        for index, column in enumerate(table.columns):
+            shown.add_column(column, justify="left" if index < table.text_columns else "right")
+        for row in table.rows:
+            shown.add_row(*row)
+        console.print(shown)
+    warning = disturbance(pieces)
+    if warning is not None:
+        console.print(f"[bold]{warning}[/bold]")
+
+
+def write_performance_page(header: RunHeader, pieces: Sequence[Piece], path: Path = PERFORMANCE_PAGE) -> None:
+    """Put the run between the markers of the page; what is outside of them stays. A missing page is made.
+
+    Raises:
+        BenchFailed: the page is there without its markers.
+    """
+    page = path.read_text() if path.exists() else empty_page()
+    before, begin, rest = page.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise BenchFailed(f"{path.name} has lost its markers: {BEGIN} and {END}")
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(f"{before}{BEGIN}\n\n{markdown(header, pieces)}\n{END}{after}")
+
+
+def empty_page() -> str:
+    """The page before the first run."""
+    return f"{_PREAMBLE}\n{BEGIN}\n\nNo run is recorded yet.\n\n{END}\n"
+
+
+def markdown(header: RunHeader, pieces: Sequence[Piece]) -> str:
+    """The run as Markdown: commands, machine, versions, tables."""
+    commands = list(dict.fromkeys(piece.command for piece in sorted(pieces, key=lambda piece: piece.began_at)))
+    began = min((piece.began_at for piece in pieces), default="never")
+    parts = [
+        f"Run of {began[:10]} by {', then '.join(f'`{command}`' for command in commands)}.",
+        _environment_text(header.environment, header.fsync_median_ms),
+        *([warning] if (warning := disturbance(pieces)) is not None else []),
+        *(_markdown_table(table) for table in all_tables(pieces)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _environment_text(environment: dict[str, Any], fsync_median_ms: float) -> str:
+    versions = ", ".join(f"{name} {version}" for name, version in environment["versions"].items())
+    return (
+        f"{environment['cpus']} CPUs ({environment['cpu']}), {environment['memory_bytes'] / 2**30:.0f} GiB of memory,"
+        f" {environment['system']}, {environment['file_system']}; a write of 4 KiB with its fdatasync took"
+        f" {number(fsync_median_ms)} ms at the median.\nVersions: {versions}."
+    )
+
+
+def _markdown_table(table: Table) -> str:
+    rules = ["---" if index < table.text_columns else "---:" for index in range(len(table.columns))]
+    lines = ["| " + " | ".join(row) + " |" for row in (table.columns, rules, *table.rows)]
+    return f"**{table.title}**\n\n" + "\n".join(lines)
