@@ -169,4 +169,4 @@ def _batches(
 
 def _prepended(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
     yield first
-    yield from rest
+    yield from rest  # Closed with the connection, which the stream's owner closes last.

@@ -114,7 +114,7 @@ class _Service:
             self.engine,
             metrics_,
             RetrievalLimits(
-                limit_default=settings.retrieve_limit_default,
+                limit_default=min(settings.retrieve_limit_default, settings.retrieve_limit_max),
                 limit_max=settings.retrieve_limit_max,
                 timeout_ms_max=settings.retrieve_timeout_ms_max,
                 concurrency_max=settings.retrieve_concurrency_max,
@@ -136,7 +136,9 @@ class _Service:
                 on_worker_lost=log_lost_worker,
             ),
             metrics_,
-            SqlAnswerLimits(rows_default=settings.sql_rows_default, json_rows_max=settings.sql_rows_max),
+            SqlAnswerLimits(
+                rows_default=min(settings.sql_rows_default, settings.sql_rows_max), json_rows_max=settings.sql_rows_max
+            ),
             threads_max=settings.sql_workers + _SQL_WAITING_THREADS,
         )
         self.submit = SubmitEndpoint(

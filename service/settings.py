@@ -55,15 +55,17 @@ def _default_action_types() -> dict[str, dict[str, Promoted]]:
     }
 
 
+# An empty path would be the current folder, and no path holds a NUL.
+_Folder = Annotated[str, Meta(min_length=1, pattern=r"^[^\x00]*$")]
 _Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
 class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """All settings of the service. Sizes are bytes, durations say their unit."""
 
-    data: Annotated[str, Meta(min_length=1, description="Folder of the table.")] = "./data"
+    data: Annotated[_Folder, Meta(description="Folder of the table.")] = "./data"
     state: Annotated[
-        str | None,
+        _Folder | None,
         Meta(description="Folder of what is this node's own: journal, locks, history. The data folder unless given."),
     ] = None
     host: Annotated[str, Meta(min_length=1, description="Address to bind. Without keys it must be loopback.")] = (
@@ -162,8 +164,6 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
     def __post_init__(self) -> None:
         self.action_schema()
-        if self.retrieve_limit_default > self.retrieve_limit_max:
-            raise ValueError("retrieve_limit_default is larger than retrieve_limit_max")
 
     def action_schema(self) -> ActionSchema:
         """The action types and promoted properties as the store wants them."""

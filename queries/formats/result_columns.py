@@ -25,7 +25,6 @@ def distinct_names(names: Iterable[str]) -> list[str]:
         while (candidate := f"{name}_{uses[lower]}").translate(_ASCII_LOWER) in uses:
             uses[lower] += 1
         uses[candidate.translate(_ASCII_LOWER)] = 1
-        uses[lower] += 1
         distinct.append(candidate)
     return distinct
 

@@ -70,6 +70,9 @@ def test_later_sources_win(tmp_path: Path) -> None:
         ("[action_types.a]\nx = {column = 'user_id', type = 'double'}", {}, {}, ["user_id"]),
         ("[action_types.a]\nx = {column = 'x', type = 'float'}", {}, {}, ["float"]),
         ("not toml", {}, {}, ["s.toml"]),
+        ("", {"ACTIONLAKE_STATE": ""}, {}, ["state", "ACTIONLAKE_STATE"]),
+        ("", {}, {"data": ""}, ["data", "--data"]),
+        ('data = "a\\u0000b"', {}, {}, ["data", "s.toml"]),
     ],
 )
 def test_a_wrong_setting_is_named_with_its_source(
