@@ -17,9 +17,14 @@ from litestar.datastructures import State
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, HTTPScope, Receive, Scope, Send
 
+from queries.athena.api import AthenaApi
+from queries.athena.macros import MACROS
+from queries.athena.runner import Retention
+from queries.athena.work_groups import WorkGroup
 from queries.engine import Engine, EngineLimits
 from queries.sql import SqlLimits, SqlPool
 from service.access import LoopbackOnly
+from service.athena import AthenaService, SandboxEngine, athena
 from service.metrics import Metrics
 from service.openapi import add_plain_routes, assets_router, openapi_config
 from service.operations import flush, live, metrics, ready
@@ -38,6 +43,8 @@ from storage.submission import SubmissionLimits, SubmissionParser
 SUPERVISED_VARIABLE: Final = "ACTIONLAKE_SUPERVISED"
 # Queries that wait for a worker each hold a thread meanwhile.
 _SQL_WAITING_THREADS: Final = 16
+# A client that polls holds one for a tenth of a second.
+_ATHENA_THREADS: Final = 32
 
 _log = logging.getLogger("actionlake.service")
 
@@ -133,6 +140,7 @@ class _Service:
                     timeout_s=settings.sql_timeout_ms_max / 1000,
                 ),
                 workers=settings.sql_workers,
+                macros=MACROS,
                 on_worker_lost=log_lost_worker,
             ),
             metrics_,
@@ -140,6 +148,21 @@ class _Service:
                 rows_default=min(settings.sql_rows_default, settings.sql_rows_max), json_rows_max=settings.sql_rows_max
             ),
             threads_max=settings.sql_workers + _SQL_WAITING_THREADS,
+        )
+        self.athena = AthenaService(
+            AthenaApi(
+                engine=SandboxEngine(self.sql),
+                state_folder=paths.state,
+                schema=lambda: self.store.schema,
+                work_groups=[
+                    WorkGroup(name, one.scanned_bytes_max) for name, one in settings.athena_work_groups.items()
+                ],
+                retention=Retention(
+                    result_hours=settings.athena_results_retention_hours,
+                    results_bytes_max=settings.athena_results_bytes_max,
+                ),
+            ),
+            threads_max=_ATHENA_THREADS,
         )
         self.submit = SubmitEndpoint(
             self.store,
@@ -154,6 +177,7 @@ class _Service:
         """Commit what waits, finish what runs, flush what is left."""
         await asyncio.to_thread(self.submit.close)
         await self.retrievals.close()
+        await self.athena.close()
         await self.sql.close()
         self.engine.close()
         try:
@@ -176,7 +200,13 @@ def create_app(settings: Settings) -> ASGIApp:
         service = _Service(settings, metrics_)
         running.append(service)
         app.state.update(
-            {"store": service.store, "retrievals": service.retrievals, "sql": service.sql, "metrics": metrics_}
+            {
+                "store": service.store,
+                "retrievals": service.retrievals,
+                "sql": service.sql,
+                "athena": service.athena,
+                "metrics": metrics_,
+            }
         )
         watcher = asyncio.create_task(_stop_with_parent())
         try:
@@ -186,7 +216,7 @@ def create_app(settings: Settings) -> ASGIApp:
             await service.close()
 
     app = Litestar(
-        [submit_logs, retrieve_logs, run_sql, flush, live, ready, metrics, assets_router],
+        [submit_logs, retrieve_logs, run_sql, athena, flush, live, ready, metrics, assets_router],
         lifespan=[lifespan],
         openapi_config=openapi_config(version("actionlake")),
         exception_handlers={Exception: _answer_error},
