@@ -11,23 +11,19 @@ from storage.data_files import DataFile
 HOT_ROWS = "hot_rows"
 
 
-def actions_sql(files: Sequence[DataFile], columns: pa.Schema, *, all_files_have_all_columns: bool = False) -> str:
+def actions_sql(files: Sequence[DataFile], columns: pa.Schema) -> str:
     """SQL for all rows of *files* and of the table that is registered as `hot_rows`, with *columns* in order.
 
-    Args:
-        files: of the pinned snapshot.
-        columns: all columns of the table.
-        all_files_have_all_columns: spares DuckDB to open every file before it knows the columns.
+    The hot rows have all columns, if only as an empty table, which is how a column is known that no file has yet.
     """
     names = ", ".join(_quoted(name) for name in columns.names)
-    hot = f"SELECT {names} FROM {HOT_ROWS}"  # noqa: S608
     if not files:
-        return hot
+        return f"SELECT {names} FROM {HOT_ROWS}"  # noqa: S608
     paths = ", ".join(_literal(one.path) for one in files)
-    union = "false" if all_files_have_all_columns else "true"
     return (
-        f"SELECT {names} FROM read_parquet([{paths}], hive_partitioning = true,"  # noqa: S608
-        f" hive_types = {{'date': DATE, 'type': VARCHAR}}, union_by_name = {union}) UNION ALL {hot}"
+        f"SELECT {names} FROM (SELECT * FROM read_parquet([{paths}], hive_partitioning = true,"  # noqa: S608
+        " hive_types = {'date': DATE, 'type': VARCHAR}, union_by_name = true)"
+        f" UNION ALL BY NAME SELECT * FROM {HOT_ROWS})"
     )
 
 

@@ -97,16 +97,22 @@ class RetrievalQuery:
                 otherwise.
         """
         condition = " AND ".join(self._conditions) or "true"
-        names = _ROW_COLUMNS if columns is None else ", ".join(f'"{name}"' for name in columns)
-        # Files from before a column was added lack it; only then does DuckDB have to open all of them first.
-        union = "" if columns is None else ", union_by_name = true"
-        parts = []
         if files:
             self.parameters["files"] = [one.path for one in files]
-            parts.append(f"SELECT {names} FROM read_parquet($files, {_HIVE}{union}) WHERE {condition}")  # noqa: S608
-        if hot.num_rows or not files:
+        if hot.num_rows or not files or columns is not None:
             connection.register("hot_rows", hot)
-            parts.append(f"SELECT {names} FROM hot_rows WHERE {condition}")  # noqa: S608
+        if columns is not None:
+            # Files from before a column was added lack it, perhaps all of them: the hot rows, if only as an empty
+            # table, say what columns there are.
+            names = ", ".join(f'"{name}"' for name in columns)
+            stored = f"SELECT * FROM read_parquet($files, {_HIVE}, union_by_name = true) UNION ALL BY NAME "  # noqa: S608
+            everything = f"{stored if files else ''}SELECT * FROM hot_rows"  # noqa: S608
+            return f"SELECT {names} FROM ({everything}) WHERE {condition}"  # noqa: S608
+        parts = []
+        if files:
+            parts.append(f"SELECT {_ROW_COLUMNS} FROM read_parquet($files, {_HIVE}) WHERE {condition}")  # noqa: S608
+        if hot.num_rows or not files:
+            parts.append(f"SELECT {_ROW_COLUMNS} FROM hot_rows WHERE {condition}")  # noqa: S608
         return " UNION ALL ".join(parts)
 
 
