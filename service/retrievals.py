@@ -349,7 +349,7 @@ async def retrieve_logs(
     if wanted is not Format.JSON:
         stream, chunks = await retrievals.stream(given, wanted)
         headers = _headers_of(stream.planned, seconds=time.perf_counter() - started)
-        return Stream(chunks, media_type=wanted.content_type, headers=headers)
+        return Stream(chunks, media_type=wanted.media_type, headers=headers)
     page, explanation = await retrievals.page(given, request.receive)
     seconds = time.perf_counter() - started
     retrievals.observe(seconds)

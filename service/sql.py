@@ -229,7 +229,7 @@ async def _stream(
         seconds=time.perf_counter() - started,
     )
     chunks = service.threads.chunks(content, stop=result.cancel, release=release)
-    return Stream(chunks, media_type=wanted.content_type, headers=headers)
+    return Stream(chunks, media_type=wanted.media_type, headers=headers)
 
 
 async def _answer_json(
