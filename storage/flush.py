@@ -39,6 +39,8 @@ from storage.submission import Rejection
 UNFLUSHABLE: Final = "unflushable"
 _CHECKPOINT_COMMITS: Final = 64
 _DISK_FULL_BYTES: Final = 1024 * 1024
+# Errors of this process at this moment, which say nothing about the disk.
+_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _log = logging.getLogger("actionlake.flush")
 
@@ -134,6 +136,8 @@ class Flusher:
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise DiskFull("no space left for the table", retry_after_s=5) from error
+            if error.errno in _PASSING:
+                raise CommitRefused(f"the table in {self._lake.folder} could not be written: {error}") from error
             reason = f"the table in {self._lake.folder} could not be written: {error}"
             self._latch.set(reason)
             raise StoreFailed(reason) from error
@@ -149,7 +153,7 @@ class Flusher:
         if watermark > state.trimmed_position:
             # A commit that we did not see succeed: make it durable before anything relies on it.
             self._make_durable(state.durable_version, watermark)
-        while watermark < through:
+        while watermark < min(through, state.head):
             watermark = self._flush_batch(state.id, watermark, through)
 
     def _flush_batch(self, journal: str, watermark: int, through: int) -> int:

@@ -76,6 +76,14 @@ class GroupCommitter:
         self._thread.join()
 
     def _run(self) -> None:
+        try:
+            self._commit_until_closed()
+        finally:
+            # Should `deliver` ever raise, later requests are refused instead of waiting for nobody.
+            with self._wake:
+                self._closing = True
+
+    def _commit_until_closed(self) -> None:
         while True:
             with self._wake:
                 while not self._pending and not self._closing:

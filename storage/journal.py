@@ -32,6 +32,7 @@ from storage.submission import Rejection, Submission
 SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_MS: Final = 10_000
 _TRIM_BYTES_PER_TRANSACTION: Final = 4 * 1024 * 1024
+_KEYS_PER_TRANSACTION: Final = 1000
 # What a submission costs beyond its payload and ids: its fixed columns and its place in the tree.
 _ROW_OVERHEAD_BYTES: Final = 64
 _INSERT_ROWS_MAX: Final = 128
@@ -79,6 +80,20 @@ CREATE INDEX idempotency_keys_by_age ON idempotency_keys (stored_at_us);
 """
 
 T = TypeVar("T")
+
+
+_DEAD_LETTER_COLUMNS: Final = (
+    "id",
+    "received_at_us",
+    "user_id",
+    "session_id",
+    "action_index",
+    "line",
+    "code",
+    "message",
+    "original",
+    "position",
+)
 
 
 class IdempotencyConflict(InvalidInput):
@@ -390,9 +405,9 @@ class Journal:
     def read_dead_letters(self, *, limit: int) -> list[dict[str, Any]]:
         """Read the newest dead letters, each as column name → value."""
         with self._read_lock, self._translated():
-            cursor = self._reader.execute("SELECT * FROM dead_letters ORDER BY id DESC LIMIT ?", (limit,))
-            names = [column[0] for column in cursor.get_description()] if limit else []
-            return [dict(zip(names, row, strict=True)) for row in cursor]
+            names = ", ".join(_DEAD_LETTER_COLUMNS)
+            cursor = self._reader.execute(f"SELECT {names} FROM dead_letters ORDER BY id DESC LIMIT ?", (limit,))  # noqa: S608
+            return [dict(zip(_DEAD_LETTER_COLUMNS, row, strict=True)) for row in cursor]
 
     # Upkeep, by the leader
 
@@ -452,17 +467,31 @@ class Journal:
             _insert_dead_letters(execute, letters, now_us)
 
     def forget_idempotency_keys(self, *, before_us: int, bytes_max: int) -> int:
-        """Delete keys stored before *before_us*, and the oldest ones beyond *bytes_max*; return how many."""
-        with self._upkeep_transaction() as execute:
-            execute("DELETE FROM idempotency_keys WHERE stored_at_us < ?", (before_us,))
-            deleted = self._upkeep.changes()
-            execute(
-                "DELETE FROM idempotency_keys WHERE stored_at_us <= (SELECT max(stored_at_us) FROM ("
+        """Delete keys stored before *before_us*, and the oldest ones beyond *bytes_max*; return how many.
+
+        What has to go is looked up without holding up appends, and deleted in steps, since each holds the write lock.
+        """
+        with self._upkeep_lock, self._translated(), _read_transaction(self._upkeep) as execute:
+            newest_beyond = execute(
+                "SELECT max(stored_at_us) FROM ("
                 " SELECT stored_at_us, sum(length(answer) + 128) OVER (ORDER BY stored_at_us DESC) AS held"
-                " FROM idempotency_keys) WHERE held > ?)",
+                " FROM idempotency_keys) WHERE held > ?",
                 (bytes_max,),
-            )
-            return int(deleted + self._upkeep.changes())
+            ).fetchone()[0]
+        if newest_beyond is not None:
+            before_us = max(before_us, newest_beyond + 1)
+        deleted = 0
+        while True:
+            with self._upkeep_transaction() as execute:
+                execute(
+                    "DELETE FROM idempotency_keys WHERE key_hash IN"
+                    " (SELECT key_hash FROM idempotency_keys WHERE stored_at_us < ? LIMIT ?)",
+                    (before_us, _KEYS_PER_TRANSACTION),
+                )
+                step = self._upkeep.changes()
+            deleted += step
+            if step < _KEYS_PER_TRANSACTION:
+                return deleted
 
     def take_new_id(self, new: str) -> None:
         """Give a journal that was rolled back the id *new*, without the rows, which the lake has under the old one.
@@ -490,11 +519,12 @@ class Journal:
         With *truncate* the log file is emptied as well, and free pages go back to the file system; this waits for
         readers and writers, so that it comes after a checkpoint without it.
         """
-        with self._upkeep_lock, self._translated():
+        # A commit at the same instant, or a reader in another process, may be in the way, and SQLite does not wait for
+        # all of them; the next checkpoint gets its chance.
+        with self._upkeep_lock, self._translated(), contextlib.suppress(apsw.BusyError):
             self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if truncate:
-                with self._append_lock, contextlib.suppress(apsw.BusyError):
-                    # Readers in other processes may be in the way; the next checkpoint gets its chance.
+                with self._append_lock:
                     self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def shrink(self, *, pages_max: int = 4096) -> None:

@@ -78,11 +78,6 @@ class Lake:
             raise CorruptData(f"the log of the table in {folder} cannot be read: {_first_line(error)}") from error
         self.schema = schema
 
-    @staticmethod
-    def exists(folder: Path) -> bool:
-        """Tell whether there is a table in *folder*."""
-        return (folder / "_delta_log").is_dir() and DeltaTable.is_deltatable(str(folder))
-
     @classmethod
     def create(cls, folder: Path, schema: ActionSchema) -> None:
         """Make an empty table, durably.
@@ -136,7 +131,8 @@ class Lake:
         """Return the newest version that this process has loaded; costs nothing if it was asked for before."""
         with self._lock:
             known = self._snapshots.get(journal)
-            if known is None:
+            # A failed commit may have moved the handle on, so that only its own version tells.
+            if known is None or known.version != self._table.version():
                 known = self._read_snapshot(journal)
                 self._snapshots = {journal: known}
             return known
@@ -148,15 +144,12 @@ class Lake:
             CorruptData: the log cannot be read.
         """
         with self._lock:
-            before = self._table.version()
             try:
                 self._table.update_incremental()
             except (DeltaError, OSError) as error:
                 raise CorruptData(
                     f"the log of the table in {self.folder} cannot be read: {_first_line(error)}"
                 ) from error
-            if self._table.version() != before:
-                self._snapshots = {}
         return self.snapshot(journal)
 
     @property
@@ -196,7 +189,6 @@ class Lake:
                 post_commithook_properties=_NO_HOOKS,
             )
             self._table.update_incremental()
-            self._snapshots = {}
             return int(self._table.version())
 
     def sync(self, *, after_version: int, through_version: int) -> None:

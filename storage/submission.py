@@ -316,11 +316,11 @@ class SubmissionParser:
             raise InvalidSubmission(f"the body is not JSON: {error}") from error
         except RecursionError as error:
             raise self._too_deep(None) from error
-        self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
         if marker is not None:
             for name, text in (("userId", envelope.userId), ("sessionId", envelope.sessionId)):
                 if text is not None and marker.search(text.encode()):
                     raise InvalidSubmission("holds a lone surrogate, which is no text", parameter=name)
+        self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
         self._check_depth(body, envelope.actions, levels_before=_LEVELS_BEFORE_NESTING - 2)
         kept: list[tuple[int, int, int, bytes]] = []
         rejections: list[Rejection] = []
@@ -357,14 +357,14 @@ class SubmissionParser:
         properties = bytes(fields.get("properties", _NO_PROPERTIES))
         if properties == b"null":
             properties = bytes(_NO_PROPERTIES)
+        if marker is not None and marker.search(raw):
+            code = "bad_properties" if marker.search(properties) else "bad_action"
+            raise _Rejected(code, "holds a lone surrogate, which is no text")
         if not properties.startswith(b"{"):
             raise _Rejected("bad_properties", "properties is not an object")
         if len(properties) > self.limits.properties_bytes_max:
             limit = self.limits.properties_bytes_max
             raise _Rejected("too_large", f"properties has {len(properties)} bytes; {limit} are allowed")
-        if marker is not None and marker.search(raw):
-            code = "bad_properties" if marker.search(properties) else "bad_action"
-            raise _Rejected(code, "holds a lone surrogate, which is no text")
         type_code = self._judge_type(_text_field(fields, "type"))
         time_us, offset = self._judge_time(_text_field(fields, "time"), now_us)
         return time_us, offset, type_code, properties

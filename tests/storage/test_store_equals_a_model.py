@@ -1,0 +1,172 @@
+"""Whatever is done in whatever order, what is stored equals a dictionary that never forgets."""
+
+from __future__ import annotations
+
+import datetime
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from storage.flush import FlushLimits
+from storage.journal import Append, IdempotencyConflict, IdempotencyKey
+from storage.lake import Lake
+from storage.store import Store, read_store, system_now_us
+from tests.storage.building import (
+    FIRST_DAY,
+    PARSER,
+    SCHEMA,
+    Crash,
+    action,
+    body,
+    flusher,
+    full_table,
+    opened,
+)
+
+_COLUMNS = ["user_id", "session_id", "utc_offset_minutes", "properties", "journal", "position", "time"]
+
+_ACTIONS = st.lists(
+    st.builds(
+        action,
+        at=st.integers(0, 4).map(lambda n: FIRST_DAY + datetime.timedelta(hours=9 * n)),
+        kind=st.sampled_from(["click", "VIEW", "navigate", "unknown"]),
+        properties=st.dictionaries(st.sampled_from(["locationX", "viewedId"]), st.integers(0, 3), max_size=2),
+    ),
+    max_size=4,
+)
+_SUBMISSIONS = st.tuples(st.sampled_from(["u1", "u2", "é😀"]), st.none() | st.just("s"), _ACTIONS)
+
+
+class StoreEqualsAModel(RuleBasedStateMachine):
+    """The model: position → the row; idempotency key → its body; and how many dead letters there are."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = Path(tempfile.mkdtemp(prefix="actionlake-model-"))
+        self.model: dict[int, tuple[Any, ...]] = {}
+        self.keys: dict[str, bytes] = {}
+        self.dead_letters = 0
+        self.store, _ = opened(self.folder / "data")
+        self.journal = self.store.journal_id
+
+    @initialize()
+    def begin(self) -> None:
+        assert self.store.read_view().snapshot.version == 0
+
+    def teardown(self) -> None:
+        self.store.close(flush=False)
+        shutil.rmtree(self.folder)
+
+    def _append(self, key: str | None, given: tuple[str, str | None, list[dict[str, Any]]]) -> tuple[Append, Any]:
+        user, session, actions = given
+        text = body(actions, user=user, session=session)
+        parsed = PARSER.parse_json(text, now_us=system_now_us())
+        idempotency = None if key is None else IdempotencyKey.of(key, text)
+        if key is not None and key in self.keys:
+            return Append(parsed.submissions, parsed.rejections, text, idempotency), self.keys[key]
+        for one in actions:
+            if one["type"] == "unknown":
+                self.dead_letters += 1
+                continue
+            moment = datetime.datetime.fromisoformat(one["time"])
+            row = (user, session, 0, one["properties"], self.journal, moment)
+            self.model[len(self.model) + 1] = row
+        if key is not None:
+            self.keys[key] = text
+        return Append(parsed.submissions, parsed.rejections, text, idempotency), text
+
+    @rule(
+        group=st.lists(st.tuples(st.none() | st.sampled_from(["k1", "k2", "k3"]), _SUBMISSIONS), min_size=1, max_size=3)
+    )
+    def submit(self, group: list[tuple[str | None, tuple[str, str | None, list[dict[str, Any]]]]]) -> None:
+        requests, expected = zip(*(self._append(key, given) for key, given in group), strict=True)
+        for one, outcome, answer in zip(requests, self.store.append(requests), expected, strict=True):
+            if one.answer == answer:
+                assert outcome == answer
+            else:
+                assert isinstance(outcome, IdempotencyConflict)
+
+    @rule()
+    def flush(self) -> None:
+        self.store.flush_here()
+        assert self.store.journal.state().depth == 0
+
+    @rule(part=st.floats(0, 1), partitions=st.integers(1, 3), rows=st.integers(1, 5))
+    def flush_a_part(self, part: float, partitions: int, rows: int) -> None:
+        state = self.store.journal.state()
+        upto = state.trimmed_position + int(part * state.depth)
+        flusher(self.store, limits=FlushLimits(partitions_max=partitions, rows_max=rows)).flush(upto)
+        assert self.store.journal.state().trimmed_position >= upto
+
+    @precondition(lambda self: self.store.journal.state().depth)
+    @rule(committed=st.booleans())
+    def die_in_a_flush(self, committed: bool) -> None:
+        original = Lake.append
+
+        def die(lake: Lake, *args: Any, **kwargs: Any) -> int:
+            if committed:
+                original(lake, *args, **kwargs)
+            raise Crash
+
+        with pytest.MonkeyPatch.context() as patched:
+            patched.setattr(Lake, "append", die)
+            try:
+                flusher(self.store).flush(self.store.journal.state().head)
+            except Crash:
+                return
+        # An earlier death had left nothing to commit, only to trim.
+        assert self.store.journal.state().depth == 0
+
+    @rule()
+    def restart(self) -> None:
+        self.store.close(flush=False)
+        self.store, report = opened(self.folder / "data")
+        assert report.removed_entries == ()
+        assert not report.journal_rolled_back
+        assert self.store.journal_id == self.journal
+
+    @rule(truncate=st.booleans())
+    def checkpoint(self, truncate: bool) -> None:
+        self.store.journal.checkpoint(truncate=truncate)
+        self.store.journal.shrink()
+
+    @rule()
+    def read_beside(self) -> None:
+        reader = read_store(self.store.paths, SCHEMA)
+        self._compare(reader)
+        reader.close(flush=False)
+
+    @invariant()
+    def what_is_stored_equals_the_model(self) -> None:
+        self._compare(self.store)
+        assert self.store.journal.dead_letters() == self.dead_letters
+        assert self.store.journal.state().head == len(self.model)
+
+    def _compare(self, store: Store) -> None:
+        rows = full_table(store.read_view(), _COLUMNS).to_pylist()
+        assert [row["position"] for row in rows] == list(range(1, len(self.model) + 1))
+        found = {
+            row["position"]: (
+                row["user_id"],
+                row["session_id"],
+                row["utc_offset_minutes"],
+                json.loads(row["properties"]),
+                row["journal"],
+                row["time"],
+            )
+            for row in rows
+        }
+        assert found == self.model
+
+
+TestStoreEqualsAModel = StoreEqualsAModel.TestCase
+TestStoreEqualsAModel.settings = settings(
+    max_examples=15, stateful_step_count=15, deadline=None, suppress_health_check=[HealthCheck.too_slow]
+)
