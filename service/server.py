@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import signal
 import socket
 
 import uvicorn
@@ -47,6 +48,10 @@ def serve(settings: Settings) -> None:
     lock, report = lock_and_recover(
         store_paths(settings), settings.action_schema(), holder=f"pid {os.getpid()}, serving {url}"
     )
+    # uvicorn raises the signal that stopped it once more, for whoever handled it before: nobody, so that this ends
+    # in order, with exit code 0.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     with lock, listener:
         _tell(report)
         _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)

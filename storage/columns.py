@@ -8,6 +8,7 @@ lengths, promoted values typed. Turning any number of submissions into Arrow is 
 from __future__ import annotations
 
 import sys
+import zlib
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
@@ -20,6 +21,7 @@ from storage.errors import CorruptData
 from storage.schema import TIMESTAMP, ActionSchema
 
 FORMAT_VERSION: Final = 1
+_CHECKSUM_BYTES: Final = 4
 
 _DAY_US: Final = 86_400_000_000
 _TIME_US_MAX: Final = 253_402_300_799_999_999
@@ -72,8 +74,8 @@ def encode_columns(
     properties: bytes,
     promoted: Mapping[int, Mapping[str, Sequence[Any]]],
 ) -> bytes:
-    """Encode the columns of one submission for the journal."""
-    return _encoder.encode(
+    """Encode the columns of one submission for the journal, with a checksum at their end."""
+    columns = _encoder.encode(
         (
             FORMAT_VERSION,
             array("q", times_us).tobytes(),
@@ -85,6 +87,7 @@ def encode_columns(
             promoted,
         )
     )
+    return columns + zlib.crc32(columns).to_bytes(_CHECKSUM_BYTES, "little")
 
 
 class JournalRow(msgspec.Struct, gc=False):
@@ -221,7 +224,10 @@ class _PromotedColumns:
 
 
 def _decode(row: JournalRow) -> StoredColumns:
-    columns = _decoder.decode(row.payload)
+    encoded = memoryview(row.payload)[:-_CHECKSUM_BYTES]
+    if zlib.crc32(encoded).to_bytes(_CHECKSUM_BYTES, "little") != row.payload[-_CHECKSUM_BYTES:]:
+        raise ValueError("the checksum does not match: the journal's file is damaged")
+    columns = _decoder.decode(encoded)
     n = row.actions
     if columns.format_version != FORMAT_VERSION:
         raise ValueError(f"payload format {columns.format_version} is not {FORMAT_VERSION}")

@@ -22,9 +22,10 @@ from typing import Final
 
 import pyarrow as pa
 
+from storage.columns import JournalRow
 from storage.data_files import DataFile
 from storage.durable_files import make_durable_folder
-from storage.errors import DiskFull, Overloaded, StoreError, StoreFailed
+from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.hot import HotRows
 from storage.journal import Append, Journal, JournalState
@@ -163,13 +164,22 @@ class Store:
                     snapshot = self._lake.reload(state.id)
                     continue
                 if state.trimmed_position <= snapshot.watermark and snapshot.version >= state.lake_version_min:
-                    self._hot.extend(rows)
+                    self._extend_hot(rows, state.head)
                     return ReadView(snapshot, self._hot.table, self.schema, self.journal_id)
                 snapshot = self._lake.reload(self.journal_id)
         raise StoreFailed(
             f"no version of the table in {self.paths.table} reaches the journal's trimmed position"
             f" {state.trimmed_position}; `actionlake verify` tells more"
         )
+
+    def _extend_hot(self, rows: Sequence[JournalRow], head: int) -> None:
+        try:
+            self._hot.extend(rows)
+        except CorruptData:
+            # The flush puts a row that does not decode aside, after which the others can be read again.
+            if self.latch is not None:
+                self.journal.request_flush(head)
+            raise
 
     def status(self) -> StoreStatus:
         """Read the figures of the store as it is now."""
