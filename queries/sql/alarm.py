@@ -34,7 +34,8 @@ class AlarmClock:
         with self._condition:
             self._closed = True
             self._condition.notify()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
 
     def _ring(self) -> None:
         while True:

@@ -1,3 +1,5 @@
+# Every statement here is written by the service; names and paths go through `literals`.
+# ruff: noqa: S608
 """What a worker's DuckDB knows: the view `actions` over files and hot rows, the ready views, a stand-in to plan with.
 
 Two schemas hold the same names. `main` has the real views: `actions` reads the files of a variable, which is set for
@@ -127,6 +129,8 @@ class Catalog:
         # Without hot rows the plan is simpler, and planned in half the time.
         if (table.num_rows > 0) != self._with_hot:
             self._with_hot = table.num_rows > 0
+            # DuckDB opens the files when it makes the view, and those of an older snapshot may be gone.
+            self.use_files(())
             self._create_view("main", "actions", self._in_files_and_hot if self._with_hot else self._in_files)
 
     def use_files(self, files: Sequence[FileBounds]) -> None:

@@ -15,6 +15,11 @@ from queries.sql.literals import sql_text
 
 # While the configuration is locked, this one may change: planning needs other optimizers than running.
 _STAYS_OPEN: Final = "disabled_optimizers"
+_SIZES: Final = frozenset({"memory_limit", "max_temp_directory_size"})
+# DuckDB shows sizes with one decimal of a binary unit.
+_SIZE_TOLERANCE: Final = 0.05
+
+Setting = bool | int | str | list[str]
 
 
 class SettingDiffers(Exception):
@@ -29,51 +34,58 @@ def open_locked_connection(
     Raises:
         SettingDiffers: a setting does not read back as it was set.
     """
-    connection = duckdb.connect(":memory:", config={"threads": threads, "memory_limit": f"{memory_bytes_max}B"})
-    folders = [f"{folder}/" for folder in readable]
+    memory_limit = f"{memory_bytes_max}B"
+    connection = duckdb.connect(":memory:", config={"threads": threads, "memory_limit": memory_limit})
     # The order matters: what is needed is set before access ends, and the lock comes last.
-    settings: list[tuple[str, bool | int | str | list[str], str | None]] = [
-        ("autoinstall_known_extensions", False, "false"),
-        ("autoload_known_extensions", False, "false"),
-        ("allow_community_extensions", False, "false"),
-        ("allow_unsigned_extensions", False, "false"),
-        ("allow_persistent_secrets", False, "false"),
-        ("python_enable_replacements", False, "false"),
-        ("python_scan_all_frames", False, "false"),
-        ("threads", threads, str(threads)),
-        ("temp_directory", str(spill_folder), str(spill_folder)),
-        ("TimeZone", "UTC", "UTC"),
-        ("errors_as_json", True, "true"),
+    settings: dict[str, Setting] = {
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+        "allow_community_extensions": False,
+        "allow_unsigned_extensions": False,
+        "allow_persistent_secrets": False,
+        "python_enable_replacements": False,
+        "python_scan_all_frames": False,
+        "memory_limit": memory_limit,
+        "threads": threads,
+        "temp_directory": str(spill_folder),
+        "max_temp_directory_size": f"{temp_bytes_max}B",
+        "TimeZone": "UTC",
+        "errors_as_json": True,
         # The bytes read are DuckDB's own count; from its cache they would count as 0.
-        ("enable_external_file_cache", False, "false"),
-        ("enable_profiling", "no_output", "no_output"),
-        ("allowed_configs", [_STAYS_OPEN], None),
-        ("allowed_directories", folders, None),
-        ("enable_external_access", False, "false"),
-        ("lock_configuration", True, "true"),
-    ]
-    connection.execute(f"SET max_temp_directory_size = '{temp_bytes_max}B'")
-    for name, value, _ in settings:
+        "enable_external_file_cache": False,
+        "enable_profiling": "no_output",
+        "allowed_configs": [_STAYS_OPEN],
+        "allowed_directories": [f"{folder}/" for folder in (*readable, spill_folder)],
+        "enable_external_access": False,
+        "lock_configuration": True,
+    }
+    for name, value in settings.items():
         connection.execute(f"SET {name} = {_literal(value)}")
-    for name, _, expected in settings:
+    for name, value in settings.items():
         actual = _setting(connection, name)
-        if expected is not None and str(actual).lower() != expected.lower():
-            raise SettingDiffers(f"{name} is {actual}, not {expected}")
-    allowed = set(_setting(connection, "allowed_directories"))
-    if allowed != {*folders, f"{spill_folder}/"}:
-        raise SettingDiffers(f"allowed_directories is {sorted(allowed)}, not {sorted(folders)}")
-    if _setting(connection, "allowed_configs") != [_STAYS_OPEN]:
-        raise SettingDiffers(f"allowed_configs is {_setting(connection, 'allowed_configs')}")
+        if not _is_same(name, value, actual):
+            raise SettingDiffers(f"{name} is {actual}, not {value}")
     return connection
 
 
 def _setting(connection: duckdb.DuckDBPyConnection, name: str) -> Any:
-    row = connection.execute("SELECT current_setting($1)", [name]).fetchone()
+    """Return what DuckDB has for a setting; a size as a number of bytes."""
+    shown = "parse_formatted_bytes(current_setting($1))" if name in _SIZES else "current_setting($1)"
+    row = connection.execute(f"SELECT {shown}", [name]).fetchone()
     return None if row is None else row[0]
 
 
-def _literal(value: bool | int | str | list[str]) -> str:
-    if isinstance(value, bool | int):
+def _is_same(name: str, value: Setting, actual: Any) -> bool:
+    if name in _SIZES:
+        wanted = int(str(value).removesuffix("B"))
+        return bool(abs(actual - wanted) <= _SIZE_TOLERANCE * wanted)
+    if isinstance(value, list):
+        return isinstance(actual, list) and set(actual) == set(value)
+    return str(actual).lower() == str(value).lower()
+
+
+def _literal(value: Setting) -> str:
+    if isinstance(value, int):
         return str(value).lower()
     if isinstance(value, list):
         return f"[{', '.join(map(sql_text, value))}]"

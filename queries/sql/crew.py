@@ -16,6 +16,7 @@ from storage.errors import Overloaded
 
 _RETRY_S_MIN: Final = 0.1
 _RETRY_S_MAX: Final = 5.0
+_LOOK_AFTER_IDLE_S: Final = 1.0
 
 
 class Crew:
@@ -62,11 +63,11 @@ class Crew:
         """
         self._keeper.start()
         with self._changed:
-            while self._start_error is None and len(self._members) < self._size:
-                self._changed.wait()
+            self._changed.wait_for(lambda: self._start_error or self._closed or len(self._members) == self._size)
             error, isolation = self._start_error, self._isolation
+            if self._closed:
+                error = SqlWorkerDied("the pool was closed while it started")
         if error is not None or isolation is None:
-            self.close()
             raise error or SqlWorkerDied("no worker was started")
         return isolation
 
@@ -92,27 +93,36 @@ class Crew:
                         if worker.alive:
                             return worker
                         self._lose(worker)
+                        worker.close()
                     elif not self._changed.wait(deadline_s - time.monotonic()):
                         raise Overloaded(f"no worker was free for {self._wait_s_max:g} s")
             finally:
                 self._waiting -= 1
 
     def give_back(self, worker: WorkerProcess, *, healthy: bool) -> None:
-        """Return a worker after its query; one that is not healthy is replaced."""
+        """Return a worker after its query; one that is not healthy, or was replaced meanwhile, is not used again."""
         with self._changed:
-            if not self._closed:
-                if healthy:
-                    self._idle.append(worker)
-                    self._changed.notify_all()
-                else:
-                    self._lose(worker)
+            if healthy and not self._closed and worker in self._members:
+                self._idle.append(worker)
+                self._changed.notify_all()
                 return
-        worker.end()
+            self._lose(worker)
+        worker.close()
+
+    def replace(self, worker: WorkerProcess) -> None:
+        """Start another worker for one that is busy, and of which nobody knows when it will be given back."""
+        with self._changed:
+            self._lose(worker)
 
     def wake(self) -> None:
         """Have those who wait for a worker look whether they are cancelled."""
         with self._changed:
             self._changed.notify_all()
+
+    def pids(self, *, idle: bool) -> list[int]:
+        """The ids of the processes: of all, or of those that have no query."""
+        with self._changed:
+            return sorted(worker.pid for worker in (self._idle if idle else self._members))
 
     def close(self) -> None:
         """End all workers. Queries that run end with `SqlCancelled` or `SqlWorkerDied`."""
@@ -121,27 +131,34 @@ class Crew:
             for worker in [*self._members, *self._starting]:
                 worker.kill()
             self._changed.notify_all()
-        self._keeper.join()
+        if self._keeper.ident is not None:
+            self._keeper.join()
 
     def _lose(self, worker: WorkerProcess) -> None:
-        self._members.discard(worker)
-        self._lost.append(worker)
-        self._changed.notify_all()
+        if worker in self._members:
+            self._members.discard(worker)
+            self._lost.append(worker)
+            self._changed.notify_all()
 
     def _keep(self) -> None:
         """Bury lost workers and start new ones, until the crew is closed."""
         retry_s = _RETRY_S_MIN
         while True:
             with self._changed:
-                self._changed.wait_for(lambda: self._closed or self._lost or len(self._members) < self._size)
+                self._changed.wait_for(self._something_is_to_do, timeout=_LOOK_AFTER_IDLE_S)
+                for worker in [one for one in self._idle if self._closed or not one.alive]:
+                    self._idle.remove(worker)
+                    self._lose(worker)
+                    worker.close()
+                if self._closed:
+                    self._lost.extend(self._members)
+                    self._members.clear()
                 lost, self._lost = self._lost, []
-                closed = self._closed
-                if closed:
-                    # Busy workers are killed already, and buried when their queries give them back.
-                    lost, self._idle = [*lost, *self._idle], []
-                missing = self._size - len(self._members)
+                closed, missing = self._closed, self._size - len(self._members)
             for worker in lost:
-                self._bury(worker, report=not closed)
+                buried = worker.reap()
+                if not closed:
+                    self._on_lost(buried)
             if closed:
                 return
             if self._start_workers(missing):
@@ -151,17 +168,26 @@ class Crew:
                     self._changed.wait_for(lambda: self._closed, timeout=retry_s)
                 retry_s = min(retry_s * 2, _RETRY_S_MAX)
 
+    def _something_is_to_do(self) -> bool:
+        return self._closed or bool(self._lost) or len(self._members) < self._size
+
     def _start_workers(self, count: int) -> bool:
         """Start workers, all at once, and wait for each; returns whether all are ready."""
-        try:
-            with self._changed:
-                self._starting = [WorkerProcess(self._settings) for _ in range(count)]
-        except OSError as error:
-            self._could_not_start(SqlWorkerDied(f"no process can be started: {error}"))
-            return False
-        ready = [self._wait_for(worker) for worker in self._starting]
+        starting: list[WorkerProcess] = []
+        while len(starting) < count:
+            try:
+                starting.append(WorkerProcess(self._settings))
+            except OSError as error:
+                self._could_not_start(SqlWorkerDied(f"no process can be started: {error}"))
+                break
+        with self._changed:
+            self._starting = starting
+            if self._closed:
+                for worker in starting:
+                    worker.kill()
+        ready = [self._wait_for(worker) for worker in starting]
         self._starting = []
-        return all(ready)
+        return len(ready) == count and all(ready)
 
     def _wait_for(self, worker: WorkerProcess) -> bool:
         try:
@@ -181,8 +207,3 @@ class Crew:
         with self._changed:
             self._start_error = error
             self._changed.notify_all()
-
-    def _bury(self, worker: WorkerProcess, *, report: bool) -> None:
-        lost = worker.end()
-        if report:
-            self._on_lost(lost)

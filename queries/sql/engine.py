@@ -17,10 +17,10 @@ from typing import Any, Final
 import pyarrow as pa
 
 from queries.sql.catalog import Catalog, names_taken
-from queries.sql.literals import sql_text
 from queries.sql.connection import open_locked_connection
-from queries.sql.failures import Interrupted, ResultTooLarge, failure
+from queries.sql.failures import TABLE, TEMPORARY, Interrupted, ResultTooLarge, failure
 from queries.sql.guard import Guard, StatementKind
+from queries.sql.literals import sql_text
 from queries.sql.messages import Failed, Finished, Run, Start, Started
 from queries.sql.parameters import decode_parameters
 from queries.sql.plans import analyzed_plan_text
@@ -97,7 +97,7 @@ class Engine:
         temp_folder = Path(start.temp_folder)
         for name in ("spill", "template"):
             (temp_folder / name).mkdir()
-        self._hidden_paths = {start.temp_folder: "<temporary>", start.data_folder: "<actions>"}
+        self._hidden_paths = {start.temp_folder: TEMPORARY, start.data_folder: TABLE}
         self._connection = open_locked_connection(
             readable=(Path(start.data_folder), temp_folder / "template"),
             spill_folder=temp_folder / "spill",
@@ -107,6 +107,7 @@ class Engine:
         )
         self._bytes_read = bytes_read
         self._files: Sequence[FileBounds] = ()
+        self._total = (0, 0)
         self._hot_rows = 0
         self._template_bytes = 0
         self._catalog = Catalog(self._connection, temp_folder / "template", views=start.views, macros=start.macros)
@@ -125,6 +126,7 @@ class Engine:
             self._connection.execute("SELECT * FROM actions").to_arrow_table()
             self._template_bytes = int(self._profile()["total_bytes_read"])
         self._files = files
+        self._total = (len(files), sum(file.size_bytes for file in files))
 
     def use_hot(self, rows: pa.Table) -> None:
         """Take the rows that are in no file for the queries that follow."""
@@ -208,7 +210,7 @@ class Engine:
         plan = self._connection.execute(_PLAN + sql, parameters).fetchall()[0][1]
         self._catalog.use_real_views()
         pruned = self._pruner.prune(plan, self._files)
-        self._catalog.use_files(pruned.files)
+        self._catalog.use_files(pruned.by_time)
         return pruned
 
     def _send_rows(self, request: Run, pruned: PrunedFiles, receiver: Receiver) -> tuple[int, bool]:
@@ -239,8 +241,11 @@ class Engine:
         return 1
 
     def _started(self, columns: list[tuple[str, str]], pruned: PrunedFiles) -> Started:
-        total = (len(self._files), sum(file.size_bytes for file in self._files))
-        return Started(columns, total, pruned.by_partition, pruned.by_time, self._hot_rows)
+        by_partition, by_time = self._count(pruned.by_partition), self._count(pruned.by_time)
+        return Started(columns, self._total, by_partition, by_time, self._hot_rows)
+
+    def _count(self, files: Sequence[FileBounds]) -> tuple[int, int]:
+        return self._total if files is self._files else (len(files), sum(file.size_bytes for file in files))
 
     def _scanned(
         self, profile: Mapping[str, Any] | None, pruned: PrunedFiles, read_before: int | None
@@ -251,13 +256,13 @@ class Engine:
         """
         if profile is None:
             read_after = self._bytes_read()
-            if not pruned.files or read_before is None or read_after is None:
-                return pruned.by_time
-            return pruned.by_time[0], max(0, read_after - read_before - self._template_bytes)
+            if not pruned.by_time or read_before is None or read_after is None:
+                return self._count(pruned.by_time)
+            return len(pruned.by_time), max(0, read_after - read_before - self._template_bytes)
         scans = list(_scans(profile))
         files = sum(_files_read(scan, self._catalog.template_path) for scan in scans)
         read = int(profile["total_bytes_read"]) - self._template_bytes * len(scans)
-        return min(files, pruned.by_time[0]), max(0, read)
+        return min(files, len(pruned.by_time)), max(0, read)
 
     def _profile(self) -> dict[str, Any]:
         profile: dict[str, Any] = json.loads(self._connection.get_profiling_information(format="json"))

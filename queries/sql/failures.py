@@ -6,8 +6,6 @@ import json
 from collections.abc import Callable
 from typing import Any, Final
 
-import duckdb
-
 from queries.sql.errors import SqlError
 from queries.sql.guard import character_offset
 from queries.sql.messages import Failed
@@ -21,7 +19,6 @@ _WRONG_SQL: Final = frozenset(
         "Decimal",
         "Divide by Zero",
         "Expression",
-        "Invalid",
         "Invalid Input",
         "Invalid type",
         "Mismatch Type",
@@ -38,6 +35,13 @@ _WRONG_SQL: Final = frozenset(
         "Unknown Type",
     }
 )
+TABLE: Final = "<actions>"
+TEMPORARY: Final = "<temporary>"
+"""What stands in messages for the paths of the folders of the table and of temporary data."""
+
+_INTERRUPTED: Final = Failed("interrupted", "the query was stopped")
+# DuckDB has no kind of error of its own for what a damaged page makes of its readers.
+_DAMAGED_FILE: Final = frozenset({"IO", "Invalid"})
 _COUNTS_CHARACTERS: Final = frozenset({"Parser", "Syntax"})
 
 
@@ -71,23 +75,32 @@ def failure(error: Exception, *, text: str, prefix: str, offset_bytes: int, hide
         return Failed("sql", hide(error.message), error.position, error.suggestion)
     if isinstance(error, ResultTooLarge):
         return Failed("too_large", "the answer is larger than it may be", limit=error.limit)
+    if isinstance(error, Interrupted):
+        return _INTERRUPTED
     if isinstance(error, MemoryError):
         return Failed("too_large", "the query needs too much memory", limit="memory_bytes_max", retire=True)
-    if isinstance(error, Interrupted | duckdb.InterruptException):
-        return Failed("interrupted", "the query was stopped")
     details = _details(error)
-    kind = details.get("exception_type")
     message = hide(str(details.get("exception_message") or error))
-    if kind == "INTERRUPT":
-        return Failed("interrupted", "the query was stopped")
-    if kind == "Out of Memory" or isinstance(error, duckdb.OutOfMemoryException):
-        return _out_of_memory(message)
-    if kind == "IO" or isinstance(error, duckdb.IOException):
-        return Failed("unreadable", message)
-    if kind in _WRONG_SQL:
-        position = _position(details, kind, text.encode(), len(prefix.encode()), offset_bytes)
+    # A message that names a file of the table is about the file, whatever DuckDB calls the error.
+    if details.get("exception_type") in _WRONG_SQL and TABLE not in message:
+        position = _position(details, text.encode(), len(prefix.encode()), offset_bytes)
         return Failed("sql", message, position, _suggestion(details))
-    return Failed("engine", message, retire=True)
+    return _fault(str(details.get("exception_type")), message)
+
+
+def _fault(kind: str, message: str) -> Failed:
+    """What is not wrong with the text: it was stopped, is too large, or cannot be read; or the engine is at fault."""
+    match kind:
+        case "INTERRUPT":
+            return _INTERRUPTED
+        case "Out of Memory":
+            return _out_of_memory(message)
+        case "IO" if TEMPORARY in message:
+            return Failed("too_large", f"there is no temporary space left ({message})", limit="temp_bytes_max")
+        case _ if kind in _DAMAGED_FILE or TABLE in message:
+            return Failed("unreadable", message)
+        case _:
+            return Failed("engine", message, retire=True)
 
 
 def _details(error: Exception) -> dict[str, Any]:
@@ -109,14 +122,14 @@ def _out_of_memory(message: str) -> Failed:
     return Failed("too_large", f"the query needs too much {what} ({first_line})", limit=limit)
 
 
-def _position(details: dict[str, Any], kind: str, text: bytes, prefix_bytes: int, offset_bytes: int) -> int | None:
+def _position(details: dict[str, Any], text: bytes, prefix_bytes: int, offset_bytes: int) -> int | None:
     """Return the offset in characters; DuckDB's parser counts characters, its binder bytes."""
     if "position" not in details:
         return None
     within = int(details["position"]) - prefix_bytes
     if within < 0:
         return None
-    if kind in _COUNTS_CHARACTERS:
+    if details["exception_type"] in _COUNTS_CHARACTERS:
         return character_offset(text, offset_bytes) + within
     return character_offset(text, offset_bytes + within)
 

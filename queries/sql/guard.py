@@ -132,7 +132,9 @@ class Guard:
         Raises:
             SqlError: it does not parse, is not exactly one SELECT, or names something that is not allowed.
         """
-        text = _encoded(sql)
+        if "\0" in sql:
+            raise SqlError("the text has a NUL character in it", position=sql.index("\0"))
+        text = sql.encode()
         kind, start = _take_explain(sql, text)
         select = text[start:].decode()
         statement = CheckedStatement(kind, select, len(sql) - len(select), start)
@@ -184,22 +186,32 @@ class Guard:
         return None
 
     def _refuse(self, node: Mapping[str, Any], scope: frozenset[str]) -> _Refusal | None:
-        expression = node.get("class")
-        kind = node.get("type")
-        if expression is not None:
-            if expression in ("FUNCTION", "WINDOW"):
-                return _refuse_function(node, self._functions)
-            known = expression in _EXPRESSIONS
-            return None if known else _refused(f"{expression} expressions are not allowed", node)
-        if isinstance(kind, str):
-            if kind not in _NODES:
-                return _refused(f"{kind} is not allowed", node)
-            if kind == "BASE_TABLE":
+        if "class" in node:
+            return self._refuse_expression(node)
+        if isinstance(node.get("type"), str):
+            return self._refuse_syntax(node, scope)
+        return None
+
+    def _refuse_expression(self, node: Mapping[str, Any]) -> _Refusal | None:
+        kind = node["class"]
+        if kind in ("FUNCTION", "WINDOW"):
+            return _refuse_function(node, self._functions)
+        return None if kind in _EXPRESSIONS else _refused(f"{kind} expressions are not allowed", node)
+
+    def _refuse_syntax(self, node: Mapping[str, Any], scope: frozenset[str]) -> _Refusal | None:
+        match node["type"]:
+            case "BASE_TABLE":
                 return self._refuse_table(node, scope)
-            if kind == "TABLE_FUNCTION":
+            case "TABLE_FUNCTION":
                 return _refuse_function(node["function"], TABLE_FUNCTIONS)
-            if kind == "SHOW_REF" and (node["show_type"] not in _SHOW_TYPES or not node.get("query")):
+            case "SHOW_REF" if node["show_type"] not in _SHOW_TYPES or not node.get("query"):
                 return _refused("only DESCRIBE, SUMMARIZE and a plain SHOW TABLES are allowed", node)
+            case kind if kind not in _NODES:
+                return _refused(f"{kind} is not allowed", node)
+            case _:
+                return self._refuse_with(node)
+
+    def _refuse_with(self, node: Mapping[str, Any]) -> _Refusal | None:
         for entry in _with_queries(node):
             name = str(entry["key"])
             if name.lower() in self._taken or _MEANS_A_FILE & set(name):
@@ -221,15 +233,6 @@ class Guard:
 def character_offset(text: bytes, byte: int) -> int:
     """Return the offset in characters of a byte of UTF-8 text."""
     return len(text[:byte].decode(errors="ignore"))
-
-
-def _encoded(sql: str) -> bytes:
-    if "\0" in sql:
-        raise SqlError("the text has a NUL character in it", position=sql.index("\0"))
-    try:
-        return sql.encode()
-    except UnicodeEncodeError as error:
-        raise SqlError("the text has half of a surrogate pair in it", position=error.start) from None
 
 
 def _take_explain(sql: str, text: bytes) -> tuple[StatementKind, int]:
@@ -275,7 +278,8 @@ def _is_value(node: object) -> bool:
 
 def _refuse_function(node: Mapping[str, Any], allowed: Collection[str]) -> _Refusal | None:
     name = str(node["function_name"])
-    if node.get("schema") or node.get("catalog"):
+    # The parser itself writes `main` for the functions behind its syntax, such as that of `[1, 2]`.
+    if node.get("schema", "") not in ("", "main") or node.get("catalog"):
         return _refused(f"name the function {name} without a schema", node)
     if name.lower() in allowed:
         return None

@@ -37,7 +37,12 @@ class UseTable(msgspec.Struct, tag=True, frozen=True):
 
 
 class UseHot(msgspec.Struct, tag=True, frozen=True):
-    """The rows that are in no file yet, for this and later queries; followed by an Arrow stream."""
+    """The rows that are in no file yet, for this and later queries; followed by an Arrow stream of new batches.
+
+    `order` names the batches in their order: the place of one in the last message's order, or -1 for the next new one.
+    """
+
+    order: list[int]
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):

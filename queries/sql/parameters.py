@@ -12,6 +12,13 @@ from queries.sql.messages import ParameterValue
 
 _INTEGER_BITS_MAX: Final = 63
 
+# A datetime is a date, too, so it comes first.
+_ENCODERS: Final[dict[type, tuple[str, Callable[[Any], str]]]] = {
+    datetime.datetime: ("datetime", lambda value: str(value.isoformat())),
+    datetime.date: ("date", lambda value: str(value.isoformat())),
+    datetime.time: ("time", lambda value: str(value.isoformat())),
+    decimal.Decimal: ("decimal", str),
+}
 _DECODERS: Final[dict[str, Callable[[Any], object]]] = {
     "as_is": lambda value: value,
     "integer": int,
@@ -23,13 +30,25 @@ _DECODERS: Final[dict[str, Callable[[Any], object]]] = {
 }
 
 
+def check_text(text: str) -> None:
+    """Check that a text can be sent.
+
+    Raises:
+        SqlError: it has half of a surrogate pair in it.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise SqlError("the text has half of a surrogate pair in it", position=error.start) from None
+
+
 def encode_parameters(
     parameters: Sequence[object] | Mapping[str, object],
 ) -> list[ParameterValue] | dict[str, ParameterValue]:
     """Encode positional or named parameters.
 
     Raises:
-        SqlError: a value is of a type that SQL does not know.
+        SqlError: a value is of a type that SQL does not know, or no Unicode text.
     """
     if isinstance(parameters, Mapping):
         return {str(name): encode_parameter(value) for name, value in parameters.items()}
@@ -40,25 +59,20 @@ def encode_parameter(value: object) -> ParameterValue:
     """Encode one value: null, boolean, number, text, bytes, date, time, or a list of such.
 
     Raises:
-        SqlError: it is of another type.
+        SqlError: it is of another type, or no Unicode text.
     """
-    match value:
-        case None | bool() | float() | str() | bytes():
-            return "as_is", value
-        case int():
-            return ("as_is", value) if value.bit_length() <= _INTEGER_BITS_MAX else ("integer", str(value))
-        case decimal.Decimal():
-            return "decimal", str(value)
-        case datetime.datetime():
-            return "datetime", value.isoformat()
-        case datetime.date():
-            return "date", value.isoformat()
-        case datetime.time():
-            return "time", value.isoformat()
-        case list() | tuple():
-            return "list", [encode_parameter(one) for one in value]
-        case _:
-            raise SqlError(f"a parameter cannot be of the type {type(value).__name__}")
+    if isinstance(value, str):
+        check_text(value)
+    if value is None or isinstance(value, bool | float | str | bytes):
+        return "as_is", value
+    if isinstance(value, int):
+        return ("as_is", value) if value.bit_length() <= _INTEGER_BITS_MAX else ("integer", str(value))
+    if isinstance(value, list | tuple):
+        return "list", [encode_parameter(one) for one in value]
+    for type_, (kind, encode) in _ENCODERS.items():
+        if isinstance(value, type_):
+            return kind, encode(value)
+    raise SqlError(f"a parameter cannot be of the type {type(value).__name__}")
 
 
 def decode_parameters(

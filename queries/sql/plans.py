@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-_LEFT_OUT: Final = frozenset({"Filename(s)"})
+# Paths of this machine, and a count that has the empty template among the files.
+_LEFT_OUT: Final = frozenset({"Filename(s)", "Scanning Files"})
 
 
 def analyzed_plan_text(profile: Mapping[str, Any]) -> str:

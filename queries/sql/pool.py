@@ -17,9 +17,9 @@ from queries.sql.cancellation import Cancellation
 from queries.sql.crew import Crew
 from queries.sql.errors import SqlError, SqlWorkerDied
 from queries.sql.messages import Run
-from queries.sql.parameters import encode_parameters
-from queries.sql.process import LostWorker, ViewFrames, WorkerSettings
-from queries.sql.request import SQL_BYTES_MAX, SqlLimits, SqlRequest, TableView
+from queries.sql.parameters import check_text, encode_parameters
+from queries.sql.process import FileFrames, LostWorker, WorkerSettings
+from queries.sql.request import SQL_CHARACTERS_MAX, SqlLimits, SqlRequest, TableView
 from queries.sql.result import SqlResult
 from queries.sql.running import RunningQuery, StopReason
 from queries.sql.walls.around import WALL_NAMES
@@ -75,7 +75,7 @@ class SqlPool:
         self._limits = limits or SqlLimits()
         self._parent_folder = temp_folder.absolute()
         self._folder = self._parent_folder / f"{_FOLDER_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
-        self._frames = ViewFrames(data_folder)
+        self._frames = FileFrames(data_folder)
         self._alarm = AlarmClock()
         self._isolation: IsolationReport | None = None
         settings = WorkerSettings(
@@ -97,13 +97,19 @@ class SqlPool:
         """Start the workers and wait until their walls stand. The data folder must exist.
 
         Raises:
-            OSError: the folder for temporary data cannot be made.
+            OSError: there is no data folder, or the folder for temporary data cannot be made.
             SqlWorkerDied: a worker cannot be started; the message says why.
         """
+        if not self._frames.data_folder.is_dir():
+            raise NotADirectoryError(f"{self._frames.data_folder} is no folder")
         self._remove_leftovers()
         self._folder.mkdir(parents=True)
         self._alarm.start()
-        self._isolation = self._crew.start()
+        try:
+            self._isolation = self._crew.start()
+        except SqlWorkerDied:
+            self.close()
+            raise
 
     def isolation(self) -> IsolationReport:
         """What stands between a query and the rest of the machine, for the log at start.
@@ -135,8 +141,9 @@ class SqlPool:
             Overloaded: all workers are busy.
             ValueError: a file of the snapshot is not below the data folder.
         """
-        if len(request.sql) > SQL_BYTES_MAX:
-            raise SqlError(f"the text is longer than {SQL_BYTES_MAX} characters")
+        if len(request.sql) > SQL_CHARACTERS_MAX:
+            raise SqlError(f"the text is longer than {SQL_CHARACTERS_MAX} characters")
+        check_text(request.sql)
         run = Run(
             sql=request.sql,
             parameters=encode_parameters(request.parameters),
@@ -147,6 +154,8 @@ class SqlPool:
             cpu_s_max=int((self._limits.timeout_s + 1) * (self._limits.threads + 1)) + 1,
             batches=_BATCHES_AHEAD,
         )
+        # Before a worker is taken, so that files of somewhere else cost none.
+        self._frames.of(view)
         cancellation = cancellation or Cancellation()
         cancellation.bind(self._crew.wake)
         worker = self._crew.take(view, cancellation)
@@ -154,11 +163,16 @@ class SqlPool:
             worker,
             self._limits,
             give_back=lambda healthy: self._crew.give_back(worker, healthy=healthy),
+            replace=lambda: self._crew.replace(worker),
             alarm=self._alarm,
         )
         cancellation.bind(lambda: query.stop(StopReason.CANCELLED))
         started, schema = query.begin(run, view, self._frames)
         return SqlResult(query, started, pa.ipc.read_schema(pa.py_buffer(schema)))
+
+    def worker_pids(self, *, idle: bool = False) -> list[int]:
+        """The ids of the worker processes, or of those that wait for a query; for figures about them."""
+        return self._crew.pids(idle=idle)
 
     def close(self) -> None:
         """End all workers, those of running queries too, and remove their temporary data."""

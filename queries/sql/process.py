@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import select
 import shutil
 import socket
 import subprocess
 import sys
 import threading
-import time
 import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,7 +19,8 @@ import pyarrow as pa
 
 from queries.sql.channel import Channel, ChannelClosed, encode_frame
 from queries.sql.errors import SqlWorkerDied
-from queries.sql.messages import FromWorker, NotReady, Ready, Start, UseHot, UseTable
+from queries.sql.handover import HotSender
+from queries.sql.messages import FromWorker, NotReady, Ready, Start, UseTable
 from queries.sql.request import SqlLimits, TableView
 from queries.sql.walls.report import IsolationReport
 
@@ -48,34 +49,23 @@ class WorkerSettings:
 
 
 @dataclass(slots=True)
-class ViewFrames:
-    """A snapshot's files and hot rows as frames, made once for all workers."""
+class FileFrames:
+    """A snapshot's files and columns as a frame, made once for all workers."""
 
     data_folder: Path
     _lock: threading.Lock = field(default_factory=threading.Lock)
-    _files: tuple[TableView, Frame] | None = None
-    _hot: tuple[TableView, Frame] | None = None
+    _last: tuple[TableView, Frame] | None = None
 
-    def files(self, view: TableView) -> Frame:
-        """Return the frame of the files and columns.
+    def of(self, view: TableView) -> Frame:
+        """Return the frame.
 
         Raises:
             ValueError: a file is not below the data folder.
         """
         with self._lock:
-            if self._files is None or not _same_files(self._files[0], view):
-                self._files = (view, self._encode_files(view))
-            return self._files[1]
-
-    def hot(self, view: TableView) -> Frame:
-        """Return the frame of the hot rows."""
-        with self._lock:
-            if self._hot is None or self._hot[0].hot is not view.hot:
-                sink = pa.BufferOutputStream()
-                with pa.ipc.new_stream(sink, view.hot.schema) as writer:
-                    writer.write_table(view.hot)
-                self._hot = (view, encode_frame(UseHot(), memoryview(sink.getvalue())))
-            return self._hot[1]
+            if self._last is None or not _same_files(self._last[0], view):
+                self._last = (view, self._encode_files(view))
+            return self._last[1]
 
     def _encode_files(self, view: TableView) -> Frame:
         prefix = f"{self.data_folder}/"
@@ -115,10 +105,25 @@ class WorkerProcess:
         self._folder = settings.temp_folder / f"worker-{uuid.uuid4().hex}"
         (self._folder / "root").mkdir(parents=True)
         self._view: TableView | None = None
+        self._hot = HotSender()
         self._socket, theirs = socket.socketpair()
         self._standard_error_path = settings.temp_folder / f"{self._folder.name}.err"
-        with theirs, self._standard_error_path.open("wb") as standard_error:
-            self._process = subprocess.Popen(  # noqa: S603
+        try:
+            with theirs:
+                self._process = self._spawn(theirs)
+        except OSError:
+            self._socket.close()
+            shutil.rmtree(self._folder)
+            raise
+        self.channel: Channel[FromWorker] = Channel(
+            self._socket.fileno(),
+            FromWorker,
+            payload_bytes_max=settings.limits.result_bytes_max + _FRAME_BESIDE_RESULT_BYTES,
+        )
+
+    def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:
+        with self._standard_error_path.open("wb") as standard_error:
+            return subprocess.Popen(  # noqa: S603
                 [sys.executable, "-I", "-c", _BOOTSTRAP, str(theirs.fileno()), str(_SOURCE_FOLDER)],
                 env={},
                 cwd="/",
@@ -128,11 +133,6 @@ class WorkerProcess:
                 pass_fds=[theirs.fileno()],
                 start_new_session=True,
             )
-        self.channel: Channel[FromWorker] = Channel(
-            self._socket.fileno(),
-            FromWorker,
-            payload_bytes_max=settings.limits.result_bytes_max + _FRAME_BESIDE_RESULT_BYTES,
-        )
 
     @property
     def pid(self) -> int:
@@ -151,45 +151,44 @@ class WorkerProcess:
             SqlWorkerDied: it cannot start, or takes too long; it is ended.
         """
         settings = self._settings
-        deadline_s = time.monotonic() + settings.start_timeout_s
+        start = Start(
+            data_folder=str(settings.data_folder),
+            temp_folder=str(self._folder),
+            memory_bytes_max=settings.limits.memory_bytes_max,
+            threads=settings.limits.threads,
+            temp_bytes_max=settings.limits.temp_bytes_max,
+            views=dict(settings.views),
+            macros=dict(settings.macros),
+            walls=sorted(settings.walls),
+            niceness=settings.niceness,
+        )
         try:
-            self.channel.send(
-                Start(
-                    data_folder=str(settings.data_folder),
-                    temp_folder=str(self._folder),
-                    memory_bytes_max=settings.limits.memory_bytes_max,
-                    threads=settings.limits.threads,
-                    temp_bytes_max=settings.limits.temp_bytes_max,
-                    views=dict(settings.views),
-                    macros=dict(settings.macros),
-                    walls=sorted(settings.walls),
-                    niceness=settings.niceness,
-                ),
-                memoryview(settings.schema.serialize()),
-            )
-            poll = select.poll()
-            poll.register(self._socket, select.POLLIN)
-            if not poll.poll(max(0.0, deadline_s - time.monotonic()) * 1000):
-                raise ChannelClosed(f"not ready after {settings.start_timeout_s:g} s")
-            answer, _ = self.channel.receive()
+            self.channel.send(start, memoryview(settings.schema.serialize()))
+            answer = self._first_message()
         except ChannelClosed as error:
-            lost = self.end()
+            lost = self.reap()
+            self.close()
             raise SqlWorkerDied(f"a worker did not start: {error}\n{lost.standard_error}") from error
-        match answer:
-            case Ready():
-                return answer.isolation
-            case NotReady():
-                self.end()
-                raise SqlWorkerDied(f"a worker did not start: {answer.message}")
-            case _:
-                self.end()
-                raise SqlWorkerDied("a worker began with an unexpected message")
+        if isinstance(answer, Ready):
+            return answer.isolation
+        self.reap()
+        self.close()
+        why = answer.message if isinstance(answer, NotReady) else "it began with an unexpected message"
+        raise SqlWorkerDied(f"a worker did not start: {why}")
+
+    def _first_message(self) -> FromWorker:
+        poll = select.poll()
+        poll.register(self._socket, select.POLLIN)
+        if not poll.poll(self._settings.start_timeout_s * 1000):
+            raise ChannelClosed(f"not ready after {self._settings.start_timeout_s:g} s")
+        message, _ = self.channel.receive()
+        return message
 
     def has(self, view: TableView) -> bool:
         """Whether the worker has the files of a snapshot already."""
         return self._view is not None and self._view.files is view.files
 
-    def use(self, view: TableView, frames: ViewFrames) -> None:
+    def use(self, view: TableView, frames: FileFrames) -> None:
         """Let the next query see *view*; sends only what the worker has not.
 
         Raises:
@@ -198,31 +197,41 @@ class WorkerProcess:
         """
         known, self._view = self._view, None
         if known is None or not _same_files(known, view):
-            self.channel.send_frame(frames.files(view))
-        # New columns make the worker forget the hot rows, too.
-        if known is None or known.hot is not view.hot or known.schema != view.schema:
-            self.channel.send_frame(frames.hot(view))
+            self.channel.send_frame(frames.of(view))
+        if known is None or known.schema != view.schema:
+            # New columns make the worker forget the hot rows, too.
+            known = None
+            self._hot.forget()
+        if known is None or known.hot is not view.hot:
+            self.channel.send(*self._hot.encode(view.hot))
         self._view = view
 
     def kill(self) -> None:
-        """End the process at once. A thread that waits for its answer gets `ChannelClosed`."""
-        self._process.kill()
+        """End the process. A thread that waits for its answer gets `ChannelClosed` at once.
 
-    def end(self) -> LostWorker:
-        """End the process, wait for it, and remove what it left behind. Nothing may use the channel any more."""
+        The kernel may take a while to give back a large process's memory before it closes its end of the socket, so
+        that this end is shut as well.
+        """
         self._process.kill()
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+
+    def reap(self) -> LostWorker:
+        """End the process, wait for it, and remove what it left behind."""
+        self.kill()
         status = self._process.wait()
-        self._socket.close()
         lost = LostWorker(self._process.pid, status, self._last_words())
         shutil.rmtree(self._folder, ignore_errors=True)
         self._standard_error_path.unlink(missing_ok=True)
         return lost
 
+    def close(self) -> None:
+        """Close the channel. To be called by whoever uses it, or when nobody does."""
+        self._socket.close()
+
     def _last_words(self) -> str:
-        size = self._standard_error_path.stat().st_size
-        with self._standard_error_path.open("rb") as file:
-            file.seek(max(0, size - _STANDARD_ERROR_BYTES_SHOWN))
-            return file.read().decode(errors="replace").strip()
+        written = self._standard_error_path.read_bytes()
+        return written[-_STANDARD_ERROR_BYTES_SHOWN:].decode(errors="replace").strip()
 
 
 def _same_files(one: TableView, other: TableView) -> bool:

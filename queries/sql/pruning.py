@@ -37,6 +37,8 @@ _SOURCES: Final = frozenset(
         "DUMMY_SCAN",
         "EMPTY_RESULT",
         "GENERATE_SERIES",
+        # Inside a join with a correlated subquery, whose own input is shown elsewhere.
+        "HASH_GROUP_BY",
         "JSON_EACH",
         "JSON_TREE",
         "PG_TIMEZONE_NAMES",
@@ -101,17 +103,15 @@ _MIRRORED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class PrunedFiles:
-    """The files that a query can need, and how many there were before and between.
+    """The files that a query can need. Where nothing was left out, they are the very sequence that was given.
 
     Attributes:
-        files: to be read.
-        by_partition: how many were left after `date` and `type`, and bytes in them.
-        by_time: how many were left after the bounds of `time` too, which are `files`, and bytes in them.
+        by_partition: left after conditions on `date` and `type`.
+        by_time: left after conditions on `time`, too; these are to be read.
     """
 
-    files: Sequence[FileBounds]
-    by_partition: tuple[int, int]
-    by_time: tuple[int, int]
+    by_partition: Sequence[FileBounds]
+    by_time: Sequence[FileBounds]
 
 
 class FilePruner:
@@ -135,9 +135,9 @@ class FilePruner:
             SqlError: the plan reads from something else than the table.
         """
         scans = [self._filters(scan) for root in msgspec.json.decode(plan) for scan in self._scans(root)]
-        by_partition = _kept([self._conditions(texts, ("date", "type")) for texts in scans], files)
-        by_time = _kept([self._conditions(texts, ("date", "type", "time")) for texts in scans], by_partition)
-        return PrunedFiles(by_time, _count(by_partition), _count(by_time))
+        by_partition = _kept_partitions([self._conditions(trees, ("date", "type")) for trees in scans], files)
+        by_time = _kept([self._conditions(trees, ("date", "type", "time")) for trees in scans], by_partition)
+        return PrunedFiles(by_partition, by_time)
 
     def _scans(self, node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         pending = [node]
@@ -248,12 +248,28 @@ def _any_of(conditions: Sequence[Condition | None]) -> Condition | None:
     return lambda file: any(condition(file) for condition in understood)
 
 
+def _kept_partitions(scans: Sequence[Sequence[Condition]], files: Sequence[FileBounds]) -> Sequence[FileBounds]:
+    """Return the files whose partition any scan can need, looking at each partition once."""
+    if any(not conditions for conditions in scans):
+        return files
+    decided: dict[tuple[datetime.date, str], bool] = {}
+    kept = []
+    for file in files:
+        partition = (file.date, file.type)
+        needed = decided.get(partition)
+        if needed is None:
+            needed = decided[partition] = _needed(scans, file)
+        if needed:
+            kept.append(file)
+    return kept
+
+
 def _kept(scans: Sequence[Sequence[Condition]], files: Sequence[FileBounds]) -> Sequence[FileBounds]:
     """Return the files that any scan can need."""
     if any(not conditions for conditions in scans):
         return files
-    return [file for file in files if any(all(condition(file) for condition in conditions) for conditions in scans)]
+    return [file for file in files if _needed(scans, file)]
 
 
-def _count(files: Sequence[FileBounds]) -> tuple[int, int]:
-    return len(files), sum(file.size_bytes for file in files)
+def _needed(scans: Sequence[Sequence[Condition]], file: FileBounds) -> bool:
+    return any(all(condition(file) for condition in conditions) for conditions in scans)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from storage.data_files import DataFile
 
-SQL_BYTES_MAX: Final = 1 << 20
+SQL_CHARACTERS_MAX: Final = 1 << 20
 """The longest text of a query. What is longer is a mistake, and would only be slow to refuse."""
 
 

@@ -17,7 +17,7 @@ from queries.sql.errors import (
     SqlWorkerDied,
 )
 from queries.sql.messages import Batch, Cancel, Failed, Finished, More, Run, Started
-from queries.sql.process import ViewFrames, WorkerProcess
+from queries.sql.process import FileFrames, WorkerProcess
 from queries.sql.request import SqlLimits, TableView
 
 KILL_AFTER_S: Final = 0.5
@@ -46,21 +46,29 @@ class RunningQuery:
     Args:
         worker: holds nothing but this query until *give_back* is called.
         give_back: called once at the end, with whether the worker can take another query.
+        replace: called if the worker had to be ended while somebody may still wait for its answer.
         alarm: for the time limit.
     """
 
     def __init__(
-        self, worker: WorkerProcess, limits: SqlLimits, *, give_back: Callable[[bool], None], alarm: Alarm
+        self,
+        worker: WorkerProcess,
+        limits: SqlLimits,
+        *,
+        give_back: Callable[[bool], None],
+        replace: Callable[[], None],
+        alarm: Alarm,
     ) -> None:
         self._worker = worker
         self._limits = limits
         self._give_back = give_back
+        self._replace = replace
         self._alarm = alarm
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
         self.over = False
 
-    def begin(self, run: Run, view: TableView, frames: ViewFrames) -> tuple[Started, memoryview]:
+    def begin(self, run: Run, view: TableView, frames: FileFrames) -> tuple[Started, memoryview]:
         """Have the worker run a query and wait until it has the first rows.
 
         Raises:
@@ -91,18 +99,14 @@ class RunningQuery:
             message, payload = self._worker.channel.receive()
         except ChannelClosed:
             self._died()
-        match message:
-            case Started() | Batch():
-                return message, payload
-            case Finished():
-                self._end(healthy=not message.retire)
-                return message, payload
-            case Failed():
-                self._end(healthy=not message.retire)
-                self._raise(message)
-            case _:
-                self._end(healthy=False)
-                raise SqlWorkerDied("the worker answered out of turn")
+        if isinstance(message, Finished | Failed):
+            self._end(healthy=not message.retire)
+        if isinstance(message, Failed):
+            self._raise(message)
+        if not isinstance(message, Started | Batch | Finished):
+            self._end(healthy=False)
+            raise SqlWorkerDied("the worker answered out of turn")
+        return message, payload
 
     def ask_for_more(self) -> None:
         """Let the worker send one more batch."""
@@ -136,6 +140,7 @@ class RunningQuery:
             if self.over:
                 return
             self._worker.kill()
+        self._replace()
 
     def _end(self, *, healthy: bool) -> None:
         with self._lock:

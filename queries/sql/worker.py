@@ -1,7 +1,8 @@
 """A worker process: raises its walls, then answers one query after the other until the service goes away.
 
-Started as `python -I -m queries.sql.worker DESCRIPTOR` with an empty environment. The main thread runs queries; a
-second thread listens, so that a query can be stopped, and a vanished service is noticed, while DuckDB works.
+`process` starts it with an empty environment and one socket, whose descriptor is the program's argument. The main
+thread runs queries; a second thread listens, so that a query can be stopped, and a vanished service is noticed, while
+DuckDB works.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import queue
 import select
 import sys
 import threading
+import traceback
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from queries.sql.engine import Engine
+    from queries.sql.handover import HotReceiver
 
 _PAYLOAD_BYTES_MAX: Final = 1 << 34
 _INTERRUPT_AGAIN_S: Final = 0.02
@@ -63,12 +66,15 @@ class _Query:
 class Worker:
     """Serves one channel with one engine."""
 
-    def __init__(self, channel: Channel[ToWorker], descriptor: int, engine: Engine, walls: Walls) -> None:
+    def __init__(
+        self, channel: Channel[ToWorker], descriptor: int, engine: Engine, hot: HotReceiver, walls: Walls
+    ) -> None:
         self._channel = channel
         self._descriptor = descriptor
         self._engine = engine
         self._walls = walls
         self._work: queue.SimpleQueue[tuple[UseTable | UseHot | _Query, memoryview]] = queue.SimpleQueue()
+        self._hot = hot
         self._broken: Failed | None = None
 
     def serve(self) -> None:
@@ -122,21 +128,25 @@ class Worker:
                 ]
                 self._engine.use_table(pa.ipc.read_schema(pa.py_buffer(payload)), files)
             else:
-                self._engine.use_hot(pa.ipc.open_stream(pa.py_buffer(payload)).read_all())
-        except Exception as error:  # noqa: BLE001
-            self._broken = Failed("engine", f"the snapshot could not be taken: {error}", retire=True)
+                self._engine.use_hot(self._hot.decode(message, payload))
+        except Exception:  # noqa: BLE001
+            # For the service's log; it may name paths.
+            traceback.print_exc()
+            self._broken = Failed("engine", "the snapshot could not be taken", retire=True)
 
     def _answer(self, query: _Query) -> None:
         from queries.sql.engine import QueryFailed, Receiver
 
         resource_limits.allow_cpu_seconds(query.run.cpu_s_max)
         sender = _Sender(self._channel, query)
-        try:
-            if self._broken is not None:
-                raise QueryFailed(self._broken)
-            outcome: Finished | Failed = self._engine.run(query.run, Receiver(sender.started, sender.batch, query.stop))
-        except QueryFailed as error:
-            outcome = error.failed
+        outcome: Finished | Failed
+        if self._broken is not None:
+            outcome = self._broken
+        else:
+            try:
+                outcome = self._engine.run(query.run, Receiver(sender.started, sender.batch, query.stop))
+            except QueryFailed as error:
+                outcome = error.failed
         query.over = True
         if self._walls.memory_is_short():
             outcome = msgspec.structs.replace(outcome, retire=True)
@@ -176,7 +186,7 @@ class _Sender:
 
 
 def main() -> None:
-    """Start, as the module says."""
+    """Raise the walls, tell the service that they stand, and serve it."""
     # Before anything else: the walls that need a process with one thread and no large libraries.
     faulthandler.enable()
     descriptor = int(sys.argv[1])
@@ -212,6 +222,7 @@ def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: m
     import pyarrow as pa
 
     from queries.sql.engine import Engine
+    from queries.sql.handover import HotReceiver
 
     walls.enclose()
     engine = Engine(
@@ -220,8 +231,4 @@ def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: m
         lambda: bytes_read.now(besides=channel.received_bytes),
     )
     engine.warm_up()
-    return Worker(channel, descriptor, engine, walls), Ready(walls.seal())
-
-
-if __name__ == "__main__":
-    main()
+    return Worker(channel, descriptor, engine, HotReceiver(), walls), Ready(walls.seal())

@@ -9,8 +9,10 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
+import stat
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -31,6 +33,15 @@ WALL_NAMES: Final = (
     "seccomp",
 )
 _NOBODY: Final = 65_534
+_UMASK: Final = 0o022
+# What a kernel answers that has no such wall, or does not give it to this process. Anything else is a mistake of ours.
+_NOT_GIVEN: Final = frozenset(
+    {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL, errno.ENOSPC, errno.EUSERS}
+)
+
+
+class _NotGiven(Exception):
+    """A wall cannot be had with the rights of this process."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,9 +72,11 @@ class Walls:
     _new_root: Path | None = None
     _address_space: resource_limits.AddressSpace | None = None
     _address_space_bytes_max: int | None = None
+    _service_umask: int = 0
 
     def prepare(self) -> None:
         """Raise what must stand before threads are started and libraries loaded."""
+        self._service_umask = os.umask(_UMASK)
         if kernel.is_linux():
             self._address_space = resource_limits.AddressSpace()
         self._attempt("oom_score", resource_limits.go_first_when_memory_runs_out)
@@ -109,7 +122,11 @@ class Walls:
         return left < self.enclosure.address_space_bytes_more // 2
 
     def _attempt(self, name: str, raise_wall: Callable[[], str]) -> bool:
-        """Raise a wall if it is asked for; what the system refuses is reported as missing."""
+        """Raise a wall if it is asked for; what the system does not give is reported as missing.
+
+        Raises:
+            OSError: the wall could not be raised for another reason.
+        """
         if name not in self.enclosure.walls:
             return False
         if not kernel.is_linux() and name != "resource_limits":
@@ -117,8 +134,10 @@ class Walls:
             return False
         try:
             detail = raise_wall()
-        except (OSError, NotImplementedError) as error:
-            self._raised[name] = Wall(name, standing=False, detail=str(error))
+        except (OSError, NotImplementedError, _NotGiven) as error:
+            if isinstance(error, OSError) and error.errno not in _NOT_GIVEN:
+                raise
+            self._raised[name] = Wall(name, standing=False, detail=_reason(error))
             return False
         self._raised[name] = Wall(name, standing=True, detail=detail)
         return True
@@ -137,9 +156,9 @@ class Walls:
 
     def _become_nobody(self) -> str:
         if os.getuid() != 0:
-            raise PermissionError(
-                f"only root can change it; the worker runs as user {os.getuid()}, as the service does"
-            )
+            raise _NotGiven(f"only root can change it; the worker runs as user {os.getuid()}, as the service does")
+        if self._service_umask & stat.S_IROTH:
+            raise _NotGiven(f"files of the service's umask {self._service_umask:03o} cannot be read by another user")
         os.chown(self.enclosure.temp_folder, _NOBODY, _NOBODY)
         os.setgroups([])
         os.setegid(_NOBODY)
@@ -150,7 +169,7 @@ class Walls:
             os.seteuid(0)
             os.setegid(0)
             os.chown(self.enclosure.temp_folder, 0, 0)
-            raise PermissionError(f"user {_NOBODY} cannot read the table, so the worker stays root: {error}") from error
+            raise _NotGiven(f"user {_NOBODY} cannot read the table, so the worker stays root: {error}") from error
         os.seteuid(0)
         os.setresgid(_NOBODY, _NOBODY, _NOBODY)
         os.setresuid(_NOBODY, _NOBODY, _NOBODY)
@@ -189,3 +208,7 @@ def _check_readable(folder: Path) -> None:
             else:
                 os.close(os.open(entry.path, os.O_RDONLY | os.O_CLOEXEC))
             return
+
+
+def _reason(error: Exception) -> str:
+    return error.strerror if isinstance(error, OSError) and error.strerror else str(error)

@@ -1,0 +1,220 @@
+"""A query that takes too much is stopped within a second of its limit and says which; the next one is answered."""
+
+from __future__ import annotations
+
+import dataclasses
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from queries.sql import (
+    Cancellation,
+    SqlCancelled,
+    SqlError,
+    SqlLimits,
+    SqlRequest,
+    SqlResult,
+    SqlTimeout,
+    SqlTooLarge,
+)
+from storage.errors import Overloaded
+from tests.queries.sql_tables import Sandbox, make_rows, sandbox, write_table
+
+TIMEOUT_S = 0.4
+GRACE_S = 1.0
+LIMITS = SqlLimits(
+    memory_bytes_max=128 << 20,
+    threads=2,
+    temp_bytes_max=32 << 20,
+    timeout_s=TIMEOUT_S,
+    result_bytes_max=4 << 20,
+    rows_max=300_000,
+)
+
+ENDLESS = [
+    "SELECT count(*) FROM range(1000000) a, range(1000000) b",
+    "SELECT count(*) FROM actions a, actions b, actions c, actions d, actions e",
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
+    "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n FROM t) SELECT * FROM t",
+    "SELECT sum(hash(i)) FROM range(100000000000) t(i)",
+    "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))",
+    "SELECT list_reduce(range(30000000), lambda a, b: a + b)",
+    "SELECT count(*) FROM range(100000) t(i) WHERE regexp_matches(repeat('ab', 5000) || i, '(a|b|ab)*c')",
+    "SELECT i FROM range(100000000000) t(i) WHERE i < 0",
+    "EXPLAIN ANALYZE SELECT count(*) FROM range(1000000) a, range(1000000) b",
+    "SELECT * FROM actions WHERE position = (SELECT count(*) FROM range(1000000) a, range(1000000) b)",
+]
+TOO_LARGE = [
+    ("SELECT list(i) FROM range(1000000000) t(i)", {"memory_bytes_max"}),
+    ("SELECT array_agg(repeat('x', 10000)) FROM range(1000000)", {"memory_bytes_max"}),
+    ("SELECT repeat('x', 3000000000)", {"memory_bytes_max"}),
+    ("SELECT list_sum(range(1000000000))", {"memory_bytes_max"}),
+    ("SELECT unnest(range(4000000000))", {"memory_bytes_max"}),
+    ("SELECT string_agg(repeat('x', 1000), ',') FROM range(10000000)", {"memory_bytes_max"}),
+    ("SELECT hash(i) AS h FROM range(40000000) t(i) ORDER BY h", {"temp_bytes_max", "memory_bytes_max"}),
+    ("SELECT repeat('x', 1000) FROM range(100000)", {"result_bytes_max"}),
+    ("SELECT * FROM range(10000000)", {"rows_max", "result_bytes_max"}),
+    ("SELECT 1 FROM range(10000000)", {"rows_max"}),
+]
+
+
+@pytest.fixture(scope="module")
+def patient(sql: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    """The same limits, but time enough to reach each of them on a busy machine."""
+    limits = dataclasses.replace(LIMITS, timeout_s=20)
+    with sandbox(sql.table, tmp_path_factory.mktemp("patient"), limits, workers=2) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def sql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
+    table = write_table(tmp_path_factory.mktemp("table") / "actions", make_rows(days=2, per_file=100))
+    with sandbox(table, tmp_path_factory.mktemp("temp"), LIMITS, workers=2, wait_s_max=10.0) as one:
+        yield one
+
+
+def _read_slowly(result: SqlResult) -> None:
+    for _ in result:
+        time.sleep(0.01)
+
+
+def _seconds(call: Callable[[], object]) -> float:
+    began = time.monotonic()
+    call()
+    return time.monotonic() - began
+
+
+@pytest.mark.parametrize("statement", ENDLESS)
+def test_an_endless_query_is_stopped_at_its_time_limit(sql: Sandbox, statement: str) -> None:
+    def ask() -> None:
+        with pytest.raises(SqlTimeout) as raised:
+            sql.ask(statement)
+        assert (raised.value.limit, raised.value.timeout_s) == ("timeout_s", TIMEOUT_S)
+        assert "timeout_s" in str(raised.value)
+
+    assert TIMEOUT_S <= _seconds(ask) < TIMEOUT_S + GRACE_S
+    assert sql.ask("SELECT count(*) FROM actions").rows == [(600,)]
+
+
+@pytest.mark.parametrize(("statement", "limits"), TOO_LARGE)
+def test_a_query_that_needs_too_much_names_the_limit(patient: Sandbox, statement: str, limits: set[str]) -> None:
+    with pytest.raises(SqlTooLarge) as raised:
+        patient.ask(statement)
+    assert raised.value.limit in limits
+    assert raised.value.value == getattr(LIMITS, raised.value.limit)
+    assert raised.value.limit in str(raised.value)
+    assert patient.ask("SELECT count(*) FROM actions").rows == [(600,)]
+
+
+def test_a_reader_that_does_not_read_is_cut_off_too(sql: Sandbox) -> None:
+    with sql.pool.run(SqlRequest("SELECT repeat('x', 50) FROM range(1000000)"), sql.view) as result:
+        next(result)
+        time.sleep(TIMEOUT_S + GRACE_S)
+        with pytest.raises(SqlTimeout):
+            list(result)
+    assert sql.ask("SELECT 1").rows == [(1,)]
+
+
+def test_an_answer_that_nobody_reads_holds_no_more_than_a_few_batches(sql: Sandbox) -> None:
+    """Back-pressure: the worker waits, and does not get to the row that would end the query with an error."""
+    statement = "SELECT CASE WHEN n = 250000 THEN error('too far') ELSE repeat('x', 200) END FROM range(300000) t(n)"
+    with sql.pool.run(SqlRequest(statement), sql.view) as result:
+        first = next(result)
+        time.sleep(0.2)
+        second = next(result)
+        assert first.num_rows == second.num_rows == 2048
+    assert sql.ask("SELECT 1").rows == [(1,)]
+
+
+def test_closing_an_answer_early_stops_the_query(sql: Sandbox) -> None:
+    def ask() -> None:
+        with sql.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), sql.view) as result:
+            next(result)
+
+    assert _seconds(ask) < TIMEOUT_S
+    assert _seconds(lambda: sql.ask("SELECT 1")) < TIMEOUT_S
+    result = sql.pool.run(SqlRequest("SELECT 1"), sql.view)
+    result.close()
+    result.close()
+    assert list(result) == []
+
+
+def test_another_thread_cancels_a_query_that_has_not_answered_yet(sql: Sandbox) -> None:
+    cancellation = Cancellation()
+    timer = threading.Timer(0.1, cancellation.cancel)
+    timer.start()
+
+    def ask() -> None:
+        with pytest.raises(SqlCancelled):
+            sql.ask("SELECT count(*) FROM range(1000000) a, range(1000000) b", cancellation=cancellation)
+
+    assert _seconds(ask) < TIMEOUT_S
+    timer.join()
+    assert sql.ask("SELECT 1").rows == [(1,)]
+
+
+def test_another_thread_cancels_an_answer_on_its_way(sql: Sandbox) -> None:
+    with sql.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), sql.view) as result:
+        next(result)
+        timer = threading.Timer(0.05, result.cancel)
+        timer.start()
+        with pytest.raises(SqlCancelled):
+            _read_slowly(result)
+        timer.join()
+    assert sql.ask("SELECT 1").rows == [(1,)]
+
+
+def test_a_query_cancelled_before_it_began_does_not_begin(sql: Sandbox) -> None:
+    cancellation = Cancellation()
+    cancellation.cancel()
+    with pytest.raises(SqlCancelled):
+        sql.ask("SELECT 1", cancellation=cancellation)
+
+
+def test_more_queries_than_may_wait_are_turned_away_and_the_others_answered(sql: Sandbox) -> None:
+    table = sql.table
+    folder = table.folder.parent / "busy"
+    folder.mkdir()
+    with sandbox(table, folder, LIMITS, workers=1, waiting_max=1, wait_s_max=0.1) as busy:
+        with busy.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), busy.view) as holding:
+            next(holding)
+            with pytest.raises(Overloaded, match=r"0\.1 s"):
+                busy.ask("SELECT 1")
+        assert busy.ask("SELECT 1").rows == [(1,)]
+    with (
+        sandbox(table, folder, LIMITS, workers=1, waiting_max=0) as busy,
+        busy.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), busy.view) as holding,
+    ):
+        next(holding)
+        with pytest.raises(Overloaded, match="wait for one of 1 workers"):
+            busy.ask("SELECT 1")
+
+
+def test_runaways_and_small_queries_at_once(sql: Sandbox) -> None:
+    """One worker is kept busy by runaways; the other goes on answering."""
+    stop = threading.Event()
+    stopped: list[type[BaseException]] = []
+
+    def run_away() -> None:
+        while not stop.is_set():
+            try:
+                sql.ask("SELECT count(*) FROM range(1000000) a, range(1000000) b")
+            except SqlTimeout as error:
+                stopped.append(type(error))
+
+    runaway = threading.Thread(target=run_away)
+    runaway.start()
+    try:
+        answers = [sql.ask("SELECT count(*) FROM actions WHERE date = '2024-01-02'").rows for _ in range(50)]
+    finally:
+        stop.set()
+        runaway.join()
+    assert answers == [[(300,)]] * 50
+    assert stopped
+
+
+def test_wrong_sql_is_told_apart_from_a_runaway(sql: Sandbox) -> None:
+    with pytest.raises(SqlError):
+        sql.ask("SELECT repeat('x', 1000000) + 1 FROM range(100)")
