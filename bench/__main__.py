@@ -20,6 +20,7 @@ from bench.errors import BenchFailed
 from bench.ingest import MEMORY, SERVER_LOG, WORKLOADS
 from bench.opponents import OPPONENTS, Opponent
 from bench.processes import ROOT
+from bench.queries import QUERIES
 from bench.report import PERFORMANCE_PAGE, print_tables, write_performance_page
 from bench.runs import Piece, Run, RunHeader
 from bench.workloads import Workload
@@ -30,7 +31,7 @@ ROUNDS_DEFAULT: Final = 3
 # Wide enough for every table; a terminal's own width counts where there is one.
 _FILE_WIDTH: Final = 170
 
-_ALL_WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in WORKLOADS}
+_ALL_WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in (*WORKLOADS, QUERIES)}
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from bench.processes import ROOT
 
 _LIBRARIES: Final = (
     "apsw",
+    "boto3",
     "deltalake",
     "duckdb",
     "flask",
@@ -34,7 +35,10 @@ _MEASURED_CODE: Final = (
     "storage/**/*.py",
     "bench/baseline.py",
     "bench/bodies.py",
+    "bench/http_client.py",
     "bench/load.py",
+    "bench/queries.py",
+    "bench/stored_actions.py",
 )
 _MEMORY_FILE_SYSTEMS: Final = frozenset({"tmpfs", "ramfs"})
 _FSYNC_PROBES: Final = 50

@@ -23,6 +23,8 @@ from bench.errors import BenchFailed
 ROOT: Final = Path(__file__).resolve().parent.parent
 
 _SAMPLE_INTERVAL_S: Final = 0.5
+_RESIDENT_INTERVAL_S: Final = 0.02
+_PAGE_BYTES: Final = os.sysconf("SC_PAGE_SIZE")
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 _LOG_TAIL_BYTES: Final = 2_000
 
@@ -101,6 +103,10 @@ class ServerProcess:
                 ticks += sum(int(value) for value in fields[11:15])
         return ticks / _TICKS_PER_S
 
+    def pids(self) -> list[int]:
+        """The processes that live now."""
+        return _family(self._process.pid)
+
     def stop(self, *, timeout_s: float = 180.0) -> float:
         """End the server by SIGTERM; return the seconds that it took.
 
@@ -130,6 +136,56 @@ class ServerProcess:
 
     def _tail(self) -> str:
         return self._log_path.read_bytes()[-_LOG_TAIL_BYTES:].decode(errors="replace").strip() or "it wrote no log"
+
+
+class PeakResident:
+    """Watches what processes have resident, together, while the block runs; memory that they share counts in each.
+
+    Peaks shorter than the time between two samples (20 ms) may be missed; processes that start later are not seen.
+    """
+
+    def __init__(self, pids: Sequence[int]) -> None:
+        self._pids = tuple(pids)
+        self._ends = threading.Event()
+        self._lock = threading.Lock()
+        self._thread = threading.Thread(target=self._watch, name="resident-sampler", daemon=True)
+
+    def __enter__(self) -> PeakResident:
+        self._before_bytes = self._peak_bytes = sum(map(resident_bytes, self._pids))
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ends.set()
+        self._thread.join()
+
+    def forget_peak(self) -> None:
+        """Begin a new peak; what is resident when the block begins stays what growth is counted from."""
+        with self._lock:
+            self._peak_bytes = 0
+
+    def growth_bytes(self) -> int:
+        """By how much the peak since it was last forgotten is above the beginning of the block; 0 if it is not."""
+        self._sample()
+        with self._lock:
+            return max(0, self._peak_bytes - self._before_bytes)
+
+    def _watch(self) -> None:
+        while not self._ends.wait(_RESIDENT_INTERVAL_S):
+            self._sample()
+
+    def _sample(self) -> None:
+        now_bytes = sum(map(resident_bytes, self._pids))
+        with self._lock:
+            self._peak_bytes = max(self._peak_bytes, now_bytes)
+
+
+def resident_bytes(pid: int) -> int:
+    """What the process has resident now; 0 when it is gone."""
+    try:
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * _PAGE_BYTES
+    except (FileNotFoundError, ProcessLookupError):
+        return 0
 
 
 def machine_busy_s() -> float:

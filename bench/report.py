@@ -11,6 +11,7 @@ from rich.table import Table as RichTable
 
 from bench.errors import BenchFailed
 from bench.processes import ROOT
+from bench.query_tables import query_tables
 from bench.runs import Piece, RunHeader
 from bench.tables import Table, all_tables, disturbance, number
 
@@ -46,10 +47,21 @@ run was interrupted, `--resume --memory` adds its memory measurement alone, and 
 nothing. This page shows the last run, whole or in part. A run is continued only with the same code.
 """
 
+_QUERIES: Final = """## Queries
+
+`python -m bench --workload queries` writes 1,000,000 actions of ten days and three types into 30 files, starts the
+server on them with its default settings, and asks it over one keep-alive connection, in turn with a DuckDB connection
+in the process that measures: the same files as an explicit list, as many threads as the server gives to a query of a
+user, no cache of file contents. Every answer must have the rows that were written; another number ends the
+measurement without a figure. Streams are read to their end and dropped: lines counted, Arrow read by pyarrow. The
+growth of resident memory is the most that all processes of the server had at once (sampled each 20 ms, what they share
+counted in each), less what they had before the first stream; what an earlier stream left allocated counts for the
+later ones. All of it runs on one machine, so that the client's work takes its share of the same processors."""
+
 
 def print_tables(console: Console, pieces: Sequence[Piece]) -> None:
     """Print all tables."""
-    for table in all_tables(pieces):
+    for table in (*all_tables(pieces), *query_tables(pieces)):
         shown = RichTable(title=table.title, title_justify="left", title_style="bold")
         for index, column in enumerate(table.columns):
             shown.add_column(column, justify="left" if index < table.text_columns else "right")
@@ -91,6 +103,9 @@ def markdown(header: RunHeader, pieces: Sequence[Piece]) -> str:
         *([warning] if (warning := disturbance(pieces)) is not None else []),
         *(_markdown_table(table) for table in all_tables(pieces)),
     ]
+    queries = query_tables(pieces)
+    if queries:
+        parts += [_QUERIES, *(_markdown_table(table) for table in queries)]
     return "\n\n".join(parts) + "\n"
 
 

@@ -30,7 +30,7 @@ class Table:
 def all_tables(pieces: Sequence[Piece]) -> list[Table]:
     """Every table that has a row, targets first."""
     tables = (
-        targets_table(pieces),
+        targets_table(pieces, TARGETS, "Targets"),
         submissions_table(pieces),
         ratios_table(pieces),
         flushing_table(pieces),
@@ -39,14 +39,16 @@ def all_tables(pieces: Sequence[Piece]) -> list[Table]:
     return [table for table in tables if table.rows]
 
 
-def targets_table(pieces: Sequence[Piece]) -> Table:
-    """Each target, what was measured, and by how much it was missed."""
-    rows = []
-    for target in TARGETS:
+def targets_table(pieces: Sequence[Piece], targets: Sequence[Target], title: str) -> Table:
+    """Each target, what was measured, and by how much it was missed; no rows when none of their workloads was run."""
+    rows: list[tuple[str, ...]] = []
+    if {target.workload for target in targets}.isdisjoint(piece.workload for piece in pieces):
+        targets = ()
+    for target in targets:
         verdict = judge(target, pieces, ACTIONLAKE.name)
         measured = ABSENT if verdict.measured is None else _with_unit(verdict.measured, target)
         rows.append((target.title, f"{target.kind} {_with_unit(target.bound, target)}", measured, verdict.text()))
-    return Table("Targets", ("target", "wanted", "measured", "verdict"), rows, text_columns=4)
+    return Table(title, ("target", "wanted", "measured", "verdict"), rows, text_columns=4)
 
 
 def submissions_table(pieces: Sequence[Piece]) -> Table:
