@@ -169,7 +169,7 @@ class Store:
                 snapshot = self._lake.reload(self.journal_id)
         raise StoreFailed(
             f"no version of the table in {self.paths.table} reaches the journal's trimmed position"
-            f" {state.trimmed_position}; `actionlake verify` tells more"
+            f" {state.trimmed_position}: restore the table and the journal from one backup"
         )
 
     def _extend_hot(self, rows: Sequence[JournalRow], head: int) -> None:
