@@ -1,0 +1,174 @@
+"""A full disk: nothing is acknowledged that is not kept, reads go on, and so do submits when there is space again."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from tests.faults.history import History
+from tests.faults.injected_faults import FSYNC
+from tests.faults.server_process import Clients, serving
+from tests.faults.small_disks import mountable_namespace, small_disk
+from tests.faults.store_process import Run, RunningStore, spawner
+
+_DISK_BYTES: Final = 16 * 1024 * 1024
+_PATIENCE_S: Final = 20.0
+
+with tempfile.TemporaryDirectory() as _folder:
+    _MOUNTABLE: Final = bool(mountable_namespace(Path(_folder)))
+# Where no disk can be mounted, the injected one is what remains; where one can, both are tried.
+KINDS: Final = ["injected", "mounted"] if _MOUNTABLE else ["injected"]
+
+
+def _soon(run: RunningStore, history: History, happened: Callable[[RunningStore], bool], what: str) -> None:
+    assert run.read_until(history, happened, timeout_s=_PATIENCE_S), f"not within {_PATIENCE_S:g} s: {what}"
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_submits_are_refused_and_go_on_by_themselves(kind: str, tmp_path: Path, figures: Callable[[str], None]) -> None:
+    """Fill the store's disk under load, read from it, give space back, and kill the store in the end."""
+    history = History()
+    with (
+        small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk,
+        spawner(disk.prefix) as processes,
+    ):
+        folder = str(disk.folder / "data")
+        run = processes.start(Run(folder, "client", patience=True, fault=disk.fault))
+        _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
+        disk.fill()
+        _soon(run, history, lambda one: len(one.refusals) >= 5, "refusals")
+        _soon(run, history, lambda one: len(one.flush_errors) >= 1, "a flush that fails")
+        assert {text.split(":")[0] for text in run.refusals} == {"DiskFull"}
+        assert {text.split(":")[0] for text in run.flush_errors} == {"DiskFull"}
+        acknowledged_when_full = set(history.acknowledged)
+        found = processes.start(Run(folder, "reader", read_only=True)).read_to_the_end(history)
+        assert acknowledged_when_full <= {row.action for row in found}, "a read while the disk is full misses actions"
+        disk.free()
+        before = run.submissions_acknowledged
+        flushes = run.flushes
+        _soon(run, history, lambda one: one.submissions_acknowledged >= before + 50, "submits go on")
+        _soon(run, history, lambda one: one.flushes >= flushes + 2, "flushes go on")
+        refused = len(run.refusals)
+        run.kill(history)
+        found = processes.start(Run(folder, "recovery", threads=0)).read_to_the_end(history)
+    violations = history.judge(found)
+    figures(
+        f"{len(acknowledged_when_full)} actions acknowledged until the disk was full, {refused} submissions refused,"
+        f" {len(history.acknowledged)} actions acknowledged in the end, {len(found)} found; violations: {violations}"
+    )
+    assert not violations, str(violations)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_restart_on_a_full_disk_harms_nothing(kind: str, tmp_path: Path, figures: Callable[[str], None]) -> None:
+    """Kill the store while its disk is full and start it again: it opens or says what is missing, and loses nothing."""
+    history = History()
+    with (
+        small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk,
+        spawner(disk.prefix) as processes,
+    ):
+        folder = str(disk.folder / "data")
+        run = processes.start(Run(folder, "client", patience=True, fault=disk.fault))
+        _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
+        disk.fill()
+        _soon(run, history, lambda one: len(one.refusals) >= 5, "refusals")
+        run.kill(history)
+        again = processes.start(Run(folder, "too-early", threads=0, fault=disk.fault, fault_from_start=True))
+        again.await_end(history)
+        told = [failure.strip().splitlines()[-1] for failure in again.failures]
+        for line in told:
+            assert line.startswith(("storage.errors.DiskFull", "storage.errors.StoreFailed")), line
+        disk.free()
+        found = processes.start(Run(folder, "recovery", threads=0)).read_to_the_end(history)
+    violations = history.judge(found)
+    figures(f"the early restart said {told or 'nothing'}; {len(found)} actions found; violations: {violations}")
+    assert not violations, str(violations)
+
+
+def test_submits_go_on_while_only_flushes_have_no_space(tmp_path: Path, figures: Callable[[str], None]) -> None:
+    """The table's disk is full, the journal's is not: nothing is refused, and flushes resume when there is space."""
+    history = History()
+    full = tmp_path / "full"
+    fault = {"error": "ENOSPC", "calls": [FSYNC], "while_exists": str(full)}
+    with spawner() as processes:
+        run = processes.start(Run(str(tmp_path / "data"), "client", fault=fault))
+        _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
+        full.touch()
+        _soon(run, history, lambda one: len(one.flush_errors) >= 2, "flushes that fail")
+        before, flushes = run.submissions_acknowledged, run.flushes
+        _soon(run, history, lambda one: one.submissions_acknowledged >= before + 50, "submits go on")
+        assert run.flushes <= flushes + 1
+        full.unlink()
+        _soon(run, history, lambda one: one.flushes >= flushes + 3, "flushes go on")
+        assert not run.refusals
+        assert {text.split(":")[0] for text in run.flush_errors} == {"DiskFull"}
+        run.kill(history)
+        found = processes.start(Run(str(tmp_path / "data"), "recovery", threads=0)).read_to_the_end(history)
+    violations = history.judge(found)
+    figures(f"{len(run.flush_errors)} flushes failed; {len(found)} actions found; violations: {violations}")
+    assert not violations, str(violations)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_server_answers_507_until_there_is_space(kind: str, tmp_path: Path, figures: Callable[[str], None]) -> None:
+    """The same over HTTP: 507 with Retry-After, retrievals complete, and 200 again without a restart."""
+    history = History()
+    with small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk:
+        with serving(disk.folder / "data", tmp_path / "log", prefix=disk.prefix, fault=disk.fault) as server:
+            clients = Clients(server, history, "client", steadfast=True)
+            clients.await_acknowledged(30)
+            disk.fill()
+            clients.await_refusals(4)
+            acknowledged_when_full = set(history.acknowledged)
+            found = server.retrieve_all()
+            assert acknowledged_when_full <= {row.action for row in found}, "a retrieval misses actions"
+            assert server.ask("GET", "/health/live").status == 200
+            # 200 is right as well, if by chance there was nothing left to flush.
+            assert server.ask("POST", "/api/flush", b"").status in {200, 507}
+            disk.free()
+            flush = server.ask("POST", "/api/flush", b"")
+            assert flush.status == 200, "a flush is still refused when there is space again"
+            clients.await_acknowledged(clients.acknowledged + 30)
+            clients.stop()
+            for refusal in clients.refusals:
+                assert refusal.status == 507, refusal
+                assert int(refusal.headers["retry-after"]) >= 1
+                assert refusal.headers["content-type"] == "application/problem+json"
+                assert refusal.json()["status"] == 507
+            server.kill()
+        with serving(disk.folder / "data", tmp_path / "log", prefix=disk.prefix) as server:
+            found = server.retrieve_all()
+    violations = history.judge(found)
+    figures(
+        f"{len(clients.refusals)} submissions answered 507, {len(history.acknowledged)} actions acknowledged,"
+        f" {len(found)} found after a restart; violations: {violations}"
+    )
+    assert not violations, str(violations)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_control_notices(kind: str, tmp_path: Path, figures: Callable[[str], None]) -> None:
+    """The same over a store that acknowledges before it commits: the full disk makes it lose actions."""
+    history = History()
+    with (
+        small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk,
+        spawner(disk.prefix) as processes,
+    ):
+        folder = str(disk.folder / "data")
+        eager = Run(folder, "client", mistake="acknowledge_before_the_commit", fault=disk.fault)
+        run = processes.start(eager)
+        _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
+        disk.fill()
+        _soon(run, history, lambda one: len(one.flush_errors) >= 1, "a flush that fails")
+        before = run.submissions_acknowledged
+        _soon(run, history, lambda one: one.submissions_acknowledged >= before + 200, "acknowledgements on credit")
+        run.kill(history)
+        disk.free()
+        found = processes.start(Run(folder, "recovery", threads=0)).read_to_the_end(history)
+    violations = history.judge(found)
+    figures(f"noticed: {violations}")
+    assert violations.lost
