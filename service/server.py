@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import socket
+from types import FrameType
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
@@ -51,7 +52,7 @@ def serve(settings: Settings) -> None:
     # uvicorn raises the signal that stopped it once more, for whoever handled it before: nobody, so that this ends
     # in order, with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _exit_in_order)
     with lock, listener:
         _tell(report)
         _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)
@@ -62,6 +63,10 @@ def serve(settings: Settings) -> None:
                 raise StoreFailed("the service did not start; the log above says why")
         else:
             _supervise(settings, listener, lock)
+
+
+def _exit_in_order(_: int, __: FrameType | None) -> None:
+    raise SystemExit(0)
 
 
 def _config(settings: Settings, app: object) -> uvicorn.Config:
