@@ -23,7 +23,7 @@ import zstandard
 
 from service.submissions import NDJSON, answer_of
 from storage.errors import Overloaded, StoreError
-from storage.journal import Append, IdempotencyKey
+from storage.journal_records import Append, IdempotencyKey
 from storage.store import Store
 from storage.submission import InvalidSubmission, SubmissionParser
 

@@ -13,7 +13,7 @@ import msgspec
 from queries.engine import QueryStopped
 from queries.sql import SnapshotUnreadable, SqlCancelled, SqlError, SqlTimeout, SqlTooLarge, SqlWorkerDied
 from storage.errors import CommitRefused, CorruptData, DiskFull, InvalidInput, Overloaded, StoreError, StoreFailed
-from storage.journal import IdempotencyConflict
+from storage.journal_records import IdempotencyConflict
 from storage.submission import InvalidSubmission, SubmissionTooLarge
 
 MEDIA_TYPE: Final = "application/problem+json"

@@ -21,7 +21,7 @@ from service.metrics import Metrics
 from service.problems import Problem, bad_parameter, problem_of
 from storage.errors import StoreError
 from storage.group_commit import GroupCommitter
-from storage.journal import Append, IdempotencyKey
+from storage.journal_records import Append, IdempotencyKey
 from storage.store import Store
 from storage.submission import ParsedBody, SubmissionParser
 

@@ -30,7 +30,8 @@ from storage.data_files import (
     write_partitions,
 )
 from storage.errors import CommitRefused, CorruptData, DiskFull, StoreFailed
-from storage.journal import Journal, JournalState
+from storage.journal import Journal
+from storage.journal_records import JournalState
 from storage.lake import Lake
 from storage.latch import Latch
 from storage.schema import ActionSchema

@@ -13,7 +13,8 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from storage.errors import Overloaded, StoreError, StoreFailed
-from storage.journal import Append, Journal
+from storage.journal import Journal
+from storage.journal_records import Append
 
 SWITCH_INTERVAL_S: Final = 0.0005
 GROUP_REQUESTS_MAX: Final = 512

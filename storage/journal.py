@@ -12,24 +12,24 @@ fsync (WAL, synchronous=FULL) is what an acknowledgement means.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 import apsw
 
 from storage.columns import JournalRow
+from storage.dead_letters import count_dead_letters, insert_dead_letters, read_dead_letters
 from storage.durable_files import fsync_path, make_durable_folder
-from storage.errors import CorruptData, DiskFull, InvalidInput, Overloaded, StoreError, StoreFailed
+from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
+from storage.idempotency import delete_keys, newest_key_beyond, remember_keys, without_repetitions
+from storage.journal_records import SCHEMA_VERSION, STATE, TABLES, Append, JournalState
 from storage.latch import Latch
 from storage.submission import Rejection, Submission
 
-SCHEMA_VERSION: Final = 1
 BUSY_TIMEOUT_MS: Final = 10_000
 _TRIM_BYTES_PER_TRANSACTION: Final = 4 * 1024 * 1024
 _KEYS_PER_TRANSACTION: Final = 1000
@@ -39,134 +39,9 @@ _INSERT_ROWS_MAX: Final = 128
 
 _PRAGMAS: Final = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "auto_vacuum": 2}
 
-_TABLES: Final = """
-CREATE TABLE journal (
-  only INTEGER PRIMARY KEY CHECK (only = 1),
-  id TEXT NOT NULL,
-  next_position INTEGER NOT NULL,
-  trimmed_position INTEGER NOT NULL,
-  durable_version INTEGER NOT NULL,
-  lake_version_min INTEGER NOT NULL,
-  bytes INTEGER NOT NULL,
-  flush_requested_position INTEGER NOT NULL
-) STRICT;
-CREATE TABLE submissions (
-  first_position INTEGER PRIMARY KEY,
-  last_position INTEGER NOT NULL,
-  received_at_us INTEGER NOT NULL,
-  user_id TEXT NOT NULL,
-  session_id TEXT,
-  payload BLOB NOT NULL
-) STRICT;
-CREATE TABLE dead_letters (
-  id INTEGER PRIMARY KEY AUTOINCREMENT,
-  received_at_us INTEGER NOT NULL,
-  user_id TEXT,
-  session_id TEXT,
-  action_index INTEGER,
-  line INTEGER,
-  code TEXT NOT NULL,
-  message TEXT NOT NULL,
-  original BLOB NOT NULL,
-  position INTEGER UNIQUE
-) STRICT;
-CREATE TABLE idempotency_keys (
-  key_hash BLOB PRIMARY KEY,
-  body_hash BLOB NOT NULL,
-  answer BLOB NOT NULL,
-  stored_at_us INTEGER NOT NULL
-) STRICT, WITHOUT ROWID;
-CREATE INDEX idempotency_keys_by_age ON idempotency_keys (stored_at_us);
-"""
-
 T = TypeVar("T")
 
 
-_DEAD_LETTER_COLUMNS: Final = (
-    "id",
-    "received_at_us",
-    "user_id",
-    "session_id",
-    "action_index",
-    "line",
-    "code",
-    "message",
-    "original",
-    "position",
-)
-
-
-class IdempotencyConflict(InvalidInput):
-    """The idempotency key was used before, with another body."""
-
-
-@dataclass(frozen=True, slots=True)
-class IdempotencyKey:
-    """A client's key and the body that it stands for, both as SHA-256.
-
-    The key's hash covers its scope, so that two clients who choose the same key do not meet.
-    """
-
-    key_hash: bytes
-    body_hash: bytes
-
-    @classmethod
-    def of(cls, key: str, body: bytes, *, scope: str = "") -> IdempotencyKey:
-        """Hash what the client sent; *scope* is the identity of its API key."""
-        scoped = hashlib.sha256(scope.encode() + b"\0" + key.encode())
-        return cls(scoped.digest(), hashlib.sha256(body).digest())
-
-
-@dataclass(frozen=True, slots=True)
-class Append:
-    """What one request asks the journal to keep, all of it or nothing.
-
-    `answer` is what the request will be told; it is kept with the idempotency key and returned for a repetition.
-    """
-
-    submissions: Sequence[Submission]
-    rejections: Sequence[Rejection]
-    answer: bytes
-    idempotency: IdempotencyKey | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class JournalState:
-    """The journal's own row: a consistent reading of one moment.
-
-    Attributes:
-        id: made with the journal, and made anew when it was lost or rolled back.
-        next_position: the first position that is not taken.
-        trimmed_position: rows up to here are gone from the journal, since the lake has them durably.
-        durable_version: the lake's versions up to here are known to be synced to disk.
-        lake_version_min: readers must not use an older snapshot of the lake.
-        bytes: of the rows not trimmed yet.
-        flush_requested_position: somebody waits for a flush up to here.
-    """
-
-    id: str
-    next_position: int
-    trimmed_position: int
-    durable_version: int
-    lake_version_min: int
-    bytes: int
-    flush_requested_position: int
-
-    @property
-    def head(self) -> int:
-        """The last position that is taken."""
-        return self.next_position - 1
-
-    @property
-    def depth(self) -> int:
-        """How many positions are not trimmed yet."""
-        return self.head - self.trimmed_position
-
-
-_STATE: Final = (
-    "SELECT id, next_position, trimmed_position, durable_version, lake_version_min, bytes, flush_requested_position"
-    " FROM journal"
-)
 _ROWS: Final = "SELECT first_position, last_position, received_at_us, user_id, session_id, payload FROM submissions"
 
 
@@ -220,7 +95,7 @@ class Journal:
             connection.execute(f"PRAGMA auto_vacuum = {_PRAGMAS['auto_vacuum']}")
             connection.execute("PRAGMA page_size = 4096")
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(_TABLES)
+            connection.execute(TABLES)
             connection.execute(
                 "INSERT INTO journal VALUES (1, ?, 1, 0, ?, 0, 0, 0)", (new_journal_id(), durable_version)
             )
@@ -270,47 +145,13 @@ class Journal:
         with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
             # In here, since a commit that this one had to wait for may have set it.
             self._check_latch()
-            fresh, outcomes = self._without_repetitions(execute, group)
+            fresh, outcomes = without_repetitions(execute, group)
             rows = [(one, submission) for one in fresh for submission in one.submissions]
             self._insert_submissions(execute, [submission for _, submission in rows], now_us)
             letters = [(rejection, None) for one in fresh for rejection in one.rejections]
-            _insert_dead_letters(execute, letters, now_us)
-            for one in fresh:
-                if one.idempotency is not None:
-                    key = one.idempotency
-                    execute(
-                        "INSERT INTO idempotency_keys VALUES (?, ?, ?, ?)",
-                        (key.key_hash, key.body_hash, one.answer, now_us),
-                    )
+            insert_dead_letters(execute, letters, now_us)
+            remember_keys(execute, fresh, now_us)
         return outcomes
-
-    def _without_repetitions(
-        self, execute: Callable[..., Any], group: Sequence[Append]
-    ) -> tuple[list[Append], list[bytes | StoreError]]:
-        """Tell the requests that are new from those whose key was used before, also earlier in this group."""
-        fresh: list[Append] = []
-        outcomes: list[bytes | StoreError] = []
-        seen: dict[bytes, tuple[bytes, bytes]] = {}
-        for one in group:
-            key = one.idempotency
-            if key is None:
-                fresh.append(one)
-                outcomes.append(one.answer)
-                continue
-            known = seen.get(key.key_hash)
-            if known is None:
-                known = execute(
-                    "SELECT body_hash, answer FROM idempotency_keys WHERE key_hash = ?", (key.key_hash,)
-                ).fetchone()
-            if known is None:
-                seen[key.key_hash] = (key.body_hash, one.answer)
-                fresh.append(one)
-                outcomes.append(one.answer)
-            elif known[0] == key.body_hash:
-                outcomes.append(known[1])
-            else:
-                outcomes.append(IdempotencyConflict("this Idempotency-Key was used before with another body"))
-        return fresh, outcomes
 
     def _insert_submissions(self, execute: Callable[..., Any], submissions: Sequence[Submission], now_us: int) -> None:
         if not submissions:
@@ -338,7 +179,7 @@ class Journal:
     def state(self) -> JournalState:
         """Read the journal's own row."""
         with self._read_lock, self._translated():
-            values: Any = self._reader.execute(_STATE).fetchone()
+            values: Any = self._reader.execute(STATE).fetchone()
             return JournalState(*values)
 
     def read_tail(self, after: int) -> tuple[JournalState, list[JournalRow]]:
@@ -350,7 +191,7 @@ class Journal:
             CorruptData: a row that was not trimmed is missing.
         """
         with self._read_lock, self._translated(), _read_transaction(self._reader) as execute:
-            state = JournalState(*execute(_STATE).fetchone())
+            state = JournalState(*execute(STATE).fetchone())
             rows = [JournalRow(*values) for values in _rows_above(execute, after, state.head)]
         self._require_dense(rows, after=max(after, state.trimmed_position), through=state.head)
         return state, rows
@@ -399,15 +240,12 @@ class Journal:
     def dead_letters(self) -> int:
         """How many dead letters are kept."""
         with self._read_lock, self._translated():
-            (count,) = self._reader.execute("SELECT count(*) FROM dead_letters")
-            return int(count[0])
+            return count_dead_letters(self._reader.execute)
 
     def read_dead_letters(self, *, limit: int) -> list[dict[str, Any]]:
         """Read the newest dead letters, each as column name → value."""
         with self._read_lock, self._translated():
-            names = ", ".join(_DEAD_LETTER_COLUMNS)
-            cursor = self._reader.execute(f"SELECT {names} FROM dead_letters ORDER BY id DESC LIMIT ?", (limit,))  # noqa: S608
-            return [dict(zip(_DEAD_LETTER_COLUMNS, row, strict=True)) for row in cursor]
+            return read_dead_letters(self._reader.execute, limit=limit)
 
     # Upkeep, by the leader
 
@@ -464,7 +302,7 @@ class Journal:
     def move_to_dead_letters(self, letters: Sequence[tuple[Rejection, int]], *, now_us: int) -> None:
         """Keep actions that cannot be flushed as dead letters, each at most once by its position."""
         with self._upkeep_transaction() as execute:
-            _insert_dead_letters(execute, letters, now_us)
+            insert_dead_letters(execute, letters, now_us)
 
     def forget_idempotency_keys(self, *, before_us: int, bytes_max: int) -> int:
         """Delete keys stored before *before_us*, and the oldest ones beyond *bytes_max*; return how many.
@@ -472,22 +310,13 @@ class Journal:
         What has to go is looked up without holding up appends, and deleted in steps, since each holds the write lock.
         """
         with self._upkeep_lock, self._translated(), _read_transaction(self._upkeep) as execute:
-            newest_beyond = execute(
-                "SELECT max(stored_at_us) FROM ("
-                " SELECT stored_at_us, sum(length(answer) + 128) OVER (ORDER BY stored_at_us DESC) AS held"
-                " FROM idempotency_keys) WHERE held > ?",
-                (bytes_max,),
-            ).fetchone()[0]
+            newest_beyond = newest_key_beyond(execute, bytes_max=bytes_max)
         if newest_beyond is not None:
             before_us = max(before_us, newest_beyond + 1)
         deleted = 0
         while True:
             with self._upkeep_transaction() as execute:
-                execute(
-                    "DELETE FROM idempotency_keys WHERE key_hash IN"
-                    " (SELECT key_hash FROM idempotency_keys WHERE stored_at_us < ? LIMIT ?)",
-                    (before_us, _KEYS_PER_TRANSACTION),
-                )
+                delete_keys(execute, before_us=before_us, keys_max=_KEYS_PER_TRANSACTION)
                 step = self._upkeep.changes()
             deleted += step
             if step < _KEYS_PER_TRANSACTION:
@@ -621,27 +450,6 @@ def _rows_above(execute: Callable[..., Any], after: int, through: int) -> Iterat
         f"{_ROWS} WHERE first_position >= ? AND first_position <= ? AND last_position > ? ORDER BY first_position",
         (start if start is not None else 0, through, after),
     )
-
-
-def _insert_dead_letters(
-    execute: Callable[..., Any], letters: Sequence[tuple[Rejection, int | None]], now_us: int
-) -> None:
-    for letter, position in letters:
-        execute(
-            "INSERT INTO dead_letters (received_at_us, user_id, session_id, action_index, line, code,"
-            " message, original, position) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (position) DO NOTHING",
-            (
-                now_us,
-                letter.user_id,
-                letter.session_id,
-                letter.index,
-                letter.line,
-                letter.code,
-                letter.message,
-                letter.original,
-                position,
-            ),
-        )
 
 
 def _row_bytes(user_id: str, session_id: str | None, payload: bytes) -> int:

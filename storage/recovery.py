@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CorruptData
-from storage.journal import Journal, JournalState, new_journal_id
+from storage.journal import Journal, new_journal_id
+from storage.journal_records import JournalState
 from storage.lake import Lake, log_entries, newest_version, watermark_at
 from storage.latch import Latch
 from storage.paths import StorePaths

@@ -28,7 +28,8 @@ from storage.durable_files import make_durable_folder
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.hot import HotRows
-from storage.journal import Append, Journal, JournalState
+from storage.journal import Journal
+from storage.journal_records import Append, JournalState
 from storage.lake import Lake, Snapshot
 from storage.latch import Latch
 from storage.leader import Leader

@@ -18,7 +18,7 @@ import storage.group_commit
 from storage.data_files import WrittenFile
 from storage.errors import StoreError
 from storage.group_commit import GroupCommitter
-from storage.journal import Append
+from storage.journal_records import Append
 from storage.lake import _NO_HOOKS, Lake, _add_action
 from storage.latch import Latch
 from storage.schema import PARTITION_COLUMNS

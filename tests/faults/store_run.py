@@ -16,7 +16,7 @@ import storage.group_commit
 from storage.data_files import WrittenFile
 from storage.errors import Overloaded, StoreError
 from storage.flush import FlushLimits
-from storage.journal import Append
+from storage.journal_records import Append
 from storage.lake import Lake
 from storage.paths import StorePaths
 from storage.schema import ActionSchema

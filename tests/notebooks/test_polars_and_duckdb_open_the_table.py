@@ -16,7 +16,7 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
-from storage.journal import Append
+from storage.journal_records import Append
 from storage.paths import StorePaths
 from storage.schema import DEFAULT_ACTION_TYPES, ActionSchema, PromotedProperty
 from storage.store import StoreOptions, open_store, system_now_us

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from storage.flush import Flusher, FlushLimits, FlushResult
-from storage.journal import Append, IdempotencyKey
+from storage.journal_records import Append, IdempotencyKey
 from storage.lake import Lake
 from storage.paths import StorePaths
 from storage.recovery import RecoveryReport

@@ -17,7 +17,7 @@ from deltalake import DeltaTable
 from storage.data_files import ROW_GROUP_ROWS
 from storage.errors import CorruptData
 from storage.flush import FlushLimits
-from storage.journal import Append
+from storage.journal_records import Append
 from storage.schema import ActionSchema, PromotedProperty
 from storage.store import Store, system_now_us
 from storage.submission import SubmissionLimits, SubmissionParser

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from storage.errors import DiskFull
-from storage.journal import Append, Journal
+from storage.journal import Journal
+from storage.journal_records import Append
 from storage.store import Store
 from tests.storage.building import PARSER, action, body, positions, put, store_in
 from tests.storage.failing_disk import FailingDisk

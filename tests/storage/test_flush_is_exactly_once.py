@@ -15,7 +15,8 @@ from deltalake.exceptions import CommitFailedError, DeltaError
 from storage import durable_files
 from storage.errors import CommitRefused, DiskFull, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushPlan, FlushResult, plan_flush
-from storage.journal import Journal, JournalState
+from storage.journal import Journal
+from storage.journal_records import JournalState
 from storage.lake import Lake
 from storage.store import Store
 from tests.storage.building import (

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from storage.journal import Append, IdempotencyConflict, IdempotencyKey
+from storage.journal_records import Append, IdempotencyConflict, IdempotencyKey
 from storage.store import Store
 from storage.submission import Rejection
 from tests.storage.building import eventually, execute, parsed, positions, store_in, through

@@ -13,7 +13,8 @@ import pytest
 
 from storage.columns import JournalRow
 from storage.errors import CorruptData
-from storage.journal import Append, Journal
+from storage.journal import Journal
+from storage.journal_records import Append
 from storage.lake import Lake
 from storage.latch import Latch
 from storage.store import Store

@@ -10,7 +10,8 @@ import pytest
 
 from storage.errors import DiskFull, Overloaded, StoreError, StoreFailed
 from storage.group_commit import GROUP_REQUESTS_MAX, GroupCommitter
-from storage.journal import Append, IdempotencyConflict, IdempotencyKey, Journal
+from storage.journal import Journal
+from storage.journal_records import Append, IdempotencyConflict, IdempotencyKey
 from storage.store import Store, system_now_us
 from storage.submission import Rejection
 from tests.storage.building import eventually, positions, request, through

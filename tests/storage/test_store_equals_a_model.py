@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from storage.flush import FlushLimits
-from storage.journal import Append, IdempotencyConflict, IdempotencyKey
+from storage.journal_records import Append, IdempotencyConflict, IdempotencyKey
 from storage.lake import Lake
 from storage.store import Store, read_store, system_now_us
 from tests.storage.building import (

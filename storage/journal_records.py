@@ -1,0 +1,125 @@
+"""What the journal holds: its tables, and the plain values that go in and come out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from storage.errors import InvalidInput
+from storage.submission import Rejection, Submission
+
+SCHEMA_VERSION: Final = 1
+
+TABLES: Final = """
+CREATE TABLE journal (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  id TEXT NOT NULL,
+  next_position INTEGER NOT NULL,
+  trimmed_position INTEGER NOT NULL,
+  durable_version INTEGER NOT NULL,
+  lake_version_min INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  flush_requested_position INTEGER NOT NULL
+) STRICT;
+CREATE TABLE submissions (
+  first_position INTEGER PRIMARY KEY,
+  last_position INTEGER NOT NULL,
+  received_at_us INTEGER NOT NULL,
+  user_id TEXT NOT NULL,
+  session_id TEXT,
+  payload BLOB NOT NULL
+) STRICT;
+CREATE TABLE dead_letters (
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
+  received_at_us INTEGER NOT NULL,
+  user_id TEXT,
+  session_id TEXT,
+  action_index INTEGER,
+  line INTEGER,
+  code TEXT NOT NULL,
+  message TEXT NOT NULL,
+  original BLOB NOT NULL,
+  position INTEGER UNIQUE
+) STRICT;
+CREATE TABLE idempotency_keys (
+  key_hash BLOB PRIMARY KEY,
+  body_hash BLOB NOT NULL,
+  answer BLOB NOT NULL,
+  stored_at_us INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE INDEX idempotency_keys_by_age ON idempotency_keys (stored_at_us);
+"""
+
+STATE: Final = (
+    "SELECT id, next_position, trimmed_position, durable_version, lake_version_min, bytes, flush_requested_position"
+    " FROM journal"
+)
+
+
+class IdempotencyConflict(InvalidInput):
+    """The idempotency key was used before, with another body."""
+
+
+@dataclass(frozen=True, slots=True)
+class IdempotencyKey:
+    """A client's key and the body that it stands for, both as SHA-256.
+
+    The key's hash covers its scope, so that two clients who choose the same key do not meet.
+    """
+
+    key_hash: bytes
+    body_hash: bytes
+
+    @classmethod
+    def of(cls, key: str, body: bytes, *, scope: str = "") -> IdempotencyKey:
+        """Hash what the client sent; *scope* is the identity of its API key."""
+        scoped = hashlib.sha256(scope.encode() + b"\0" + key.encode())
+        return cls(scoped.digest(), hashlib.sha256(body).digest())
+
+
+@dataclass(frozen=True, slots=True)
+class Append:
+    """What one request asks the journal to keep, all of it or nothing.
+
+    `answer` is what the request will be told; it is kept with the idempotency key and returned for a repetition.
+    """
+
+    submissions: Sequence[Submission]
+    rejections: Sequence[Rejection]
+    answer: bytes
+    idempotency: IdempotencyKey | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class JournalState:
+    """The journal's own row: a consistent reading of one moment.
+
+    Attributes:
+        id: made with the journal, and made anew when it was lost or rolled back.
+        next_position: the first position that is not taken.
+        trimmed_position: rows up to here are gone from the journal, since the lake has them durably.
+        durable_version: the lake's versions up to here are known to be synced to disk.
+        lake_version_min: readers must not use an older snapshot of the lake.
+        bytes: of the rows not trimmed yet.
+        flush_requested_position: somebody waits for a flush up to here.
+    """
+
+    id: str
+    next_position: int
+    trimmed_position: int
+    durable_version: int
+    lake_version_min: int
+    bytes: int
+    flush_requested_position: int
+
+    @property
+    def head(self) -> int:
+        """The last position that is taken."""
+        return self.next_position - 1
+
+    @property
+    def depth(self) -> int:
+        """How many positions are not trimmed yet."""
+        return self.head - self.trimmed_position
