@@ -128,8 +128,10 @@ class Leader:
         plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits)
         if plan is not None:
             self._require_flusher().flush(plan.through)
-            self._journal.checkpoint(truncate=True)
-            if self._journal.state().depth == 0:
+            # Emptying the log holds up appends, so that under load it waits until it is worth it.
+            idle = self._journal.state().depth == 0
+            self._journal.checkpoint(truncate=idle or self._journal.wal_bytes() > _WAL_TRUNCATE_BYTES)
+            if idle:
                 self._journal.shrink()
         elif (wal_bytes := self._journal.wal_bytes()) > _WAL_CHECKPOINT_BYTES:
             self._journal.checkpoint(truncate=wal_bytes > _WAL_TRUNCATE_BYTES)
