@@ -29,9 +29,10 @@ from queries.athena.errors import (
 )
 from queries.athena.executions import Execution, History, State
 from queries.athena.liveness import WorkerLock
-from queries.athena.paging import number_of, page_of, place_of, token_of
-from queries.athena.plans import Plan, PreparedQueries, plan
+from queries.athena.paging import number_of, page_of, token_of
+from queries.athena.plans import Plan, PreparedQueries, QueryContext, plan
 from queries.athena.prepared import PreparedStatement, PreparedStatements
+from queries.athena.prepared_operations import PreparedStatementOperations
 from queries.athena.requests import Request
 from queries.athena.results import Page, ResultFiles
 from queries.athena.runner import Retention, Runner, failed
@@ -127,12 +128,7 @@ class AthenaApi:
             "GetDatabase": metadata.get_database,
             "ListTableMetadata": lambda r: metadata.list_table_metadata(r, self.catalog(), self._created_at),
             "GetTableMetadata": lambda r: metadata.get_table_metadata(r, self.catalog(), self._created_at),
-            "CreatePreparedStatement": self._create_prepared_statement,
-            "UpdatePreparedStatement": self._update_prepared_statement,
-            "GetPreparedStatement": self._get_prepared_statement,
-            "BatchGetPreparedStatement": self._batch_get_prepared_statement,
-            "ListPreparedStatements": self._list_prepared_statements,
-            "DeletePreparedStatement": self._delete_prepared_statement,
+            **PreparedStatementOperations(self._prepared, self._groups, clock).by_name(),
         }
 
     def handle(self, operation: str, payload: dict[str, object]) -> tuple[int, Answer]:
@@ -169,10 +165,10 @@ class AthenaApi:
             return self._catalog[1]
 
     def forget(self, text: str) -> int:
-        """Remove what history and results may tell of *text*, such as the id of a user who is erased.
+        """Remove what history and results may tell of *text*, such as the id of a user who was erased.
 
-        Executions and prepared statements that mention it are removed, and so are all results that are kept, since
-        any of them may hold the user's rows.
+        Executions and prepared statements that mention it are removed, and so are all results, of every process, since
+        any of them may hold the user's rows. Queries that run meanwhile fail, and say that they may be run again.
 
         Returns:
             how many executions were removed.
@@ -180,10 +176,11 @@ class AthenaApi:
         Raises:
             OSError, sqlite3.Error: something could not be removed.
         """
-        for execution_id in self._results.names():
+        self._history.discard_unfinished(text)
+        for execution_id in self._history.with_result():
             self._results.remove(execution_id)
             self._history.result_removed(execution_id)
-        return len(self._history.forget_mentions(text))
+        return self._history.forget_mentions(text)
 
     def close(self) -> None:
         """Stop the queries of this process and let go of the state folder."""
@@ -240,10 +237,8 @@ class AthenaApi:
         self, text: str, group: WorkGroup, parameters: tuple[str, ...], catalog_name: str, database: str
     ) -> tuple[Plan, None] | tuple[None, QueryError]:
         try:
-            if catalog_name.lower() != CATALOG.lower():
-                raise QueryError("CATALOG_NOT_FOUND", f"Catalog '{catalog_name}' does not exist")
-            statement = classify(text)
-            return plan(statement, self.catalog(), self._prepared_of(group), parameters, database), None
+            context = QueryContext(catalog_name, database)
+            return plan(classify(text), self.catalog(), self._prepared_of(group), parameters, context), None
         except MalformedQuery as error:
             raise InvalidRequest(error.message_with_place, athena_error_code="MALFORMED_QUERY") from None
         except QueryError as error:
@@ -312,12 +307,14 @@ class AthenaApi:
                 else "Query has not yet finished. Current state"
             )
             raise InvalidRequest(f"{finished}: {execution.state}")
+        if execution.result_bytes is None:
+            raise _gone(execution)
         kind = f"results {execution.id}"
         offset = number_of(request.optional_text("NextToken"), kind)
         try:
             page, header = self._page(execution.id, offset, count)
         except FileNotFoundError:
-            raise InvalidRequest(f"The results of {execution.id} are no longer kept; run the query again") from None
+            raise _gone(execution) from None
         rows = [_data(row) for row in page.rows]
         if header:
             rows.insert(0, _data([column.name for column in page.columns]))
@@ -376,60 +373,6 @@ class AthenaApi:
         answer: Answer = {"WorkGroups": [group.summary(self._created_at) for group in page]}
         return {**answer, "NextToken": token} if token is not None else answer
 
-    # Prepared statements.
-
-    def _prepared_statement(self, request: Request) -> PreparedStatement:
-        request.only("StatementName", "WorkGroup", "QueryStatement", "Description")
-        return PreparedStatement(
-            request.text("StatementName", characters_max=256),
-            request.text("QueryStatement"),
-            chosen(self._groups, request.text("WorkGroup")).name,
-            request.optional_text("Description", characters_max=_DESCRIPTION_CHARACTERS_MAX) or "",
-            self._clock(),
-        )
-
-    def _create_prepared_statement(self, request: Request) -> Answer:
-        self._prepared.create(self._prepared_statement(request))
-        return {}
-
-    def _update_prepared_statement(self, request: Request) -> Answer:
-        self._prepared.update(self._prepared_statement(request))
-        return {}
-
-    def _get_prepared_statement(self, request: Request) -> Answer:
-        request.only("StatementName", "WorkGroup")
-        group = chosen(self._groups, request.text("WorkGroup"))
-        return {"PreparedStatement": self._prepared.get(group.name, request.text("StatementName")).details()}
-
-    def _batch_get_prepared_statement(self, request: Request) -> Answer:
-        request.only("PreparedStatementNames", "WorkGroup")
-        group = chosen(self._groups, request.text("WorkGroup"))
-        found, missing = [], []
-        for name in request.texts("PreparedStatementNames", most=_LIST_MAX):
-            try:
-                found.append(self._prepared.get(group.name, name).details())
-            except ResourceNotFound as error:
-                missing.append({"StatementName": name, "ErrorCode": "STATEMENT_NOT_FOUND", "ErrorMessage": str(error)})
-        return {"PreparedStatements": found, "UnprocessedPreparedStatementNames": missing}
-
-    def _list_prepared_statements(self, request: Request) -> Answer:
-        request.only("WorkGroup", "NextToken", "MaxResults")
-        group = chosen(self._groups, request.text("WorkGroup"))
-        count = request.whole("MaxResults", least=1, most=_LIST_MAX, default=_LIST_MAX)
-        token = request.optional_text("NextToken")
-        after = place_of(token, request.operation) if token is not None else ""
-        found = self._prepared.list(group.name, after, count + 1)
-        answer: Answer = {"PreparedStatements": [statement.summary() for statement in found[:count]]}
-        if len(found) <= count:
-            return answer
-        return {**answer, "NextToken": token_of(request.operation, found[count - 1].name)}
-
-    def _delete_prepared_statement(self, request: Request) -> Answer:
-        request.only("StatementName", "WorkGroup")
-        group = chosen(self._groups, request.text("WorkGroup"))
-        self._prepared.delete(group.name, request.text("StatementName"))
-        return {}
-
 
 def _check_result_configuration(configuration: Request) -> None:
     """A location for results is not needed and not used; what would change how they are kept is refused.
@@ -453,6 +396,10 @@ def _same_request(earlier: Execution, digest: str) -> Execution:
     if earlier.request != digest:
         raise InvalidRequest("Idempotent parameters do not match")
     return earlier
+
+
+def _gone(execution: Execution) -> InvalidRequest:
+    return InvalidRequest(f"The results of {execution.id} are no longer kept; run the query again")
 
 
 def _data(row: Iterable[str | None]) -> dict[str, object]:

@@ -159,7 +159,7 @@ def text_of(sql: str, source: TrinoType, *, strict: bool = True) -> str:  # noqa
     if source.name == "time":
         return moment_text(f"(TIMESTAMP '1970-01-01' + {sql})", source, "%H:%M:%S")
     if source.name == "json":
-        return f"trino_json_text({sql}, 'varchar')" if strict else f"TRY(trino_json_text({sql}, 'varchar'))"
+        return f"trino_json_varchar({sql})" if strict else f"TRY(trino_json_varchar({sql}))"
     if source.name == "real" or source.is_interval:
         raise UntranslatableError(f"a cast of {source} to varchar")
     raise QueryError("TYPE_MISMATCH", f"Cannot cast {source} to varchar")
@@ -307,7 +307,9 @@ def _from_json(sql: str, target: TrinoType, *, strict: bool) -> str:
         text = f"trino_json_whole({sql}, {kind})"
     elif target.name in ("real", "double", "decimal"):
         text = f"trino_json_fractional({sql}, {kind})"
-    elif target.name in ("varchar", "boolean", "date"):
+    elif target.name in ("varchar", "boolean"):
+        text = f"trino_json_{target.name}({sql})"
+    elif target.name == "date":
         text = f"trino_json_text({sql}, {kind})"
     else:
         raise UntranslatableError(f"a cast of json to {target}")

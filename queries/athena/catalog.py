@@ -74,9 +74,8 @@ class DataCatalog:
         base = self.tables.get(name.removesuffix("$partitions"))
         if base is not None and base.partition_keys:
             keys = tuple(SourceColumn(key, key, base.columns[key]) for key in base.partition_keys)
-            return Source(
-                f"(SELECT DISTINCT {', '.join(quoted(k.column) for k in keys)} FROM {quoted(base.name)})", keys
-            )
+            columns = ", ".join(quoted(key.column) for key in keys)
+            return Source(f"(SELECT DISTINCT {columns} FROM {quoted(base.name)})", keys)  # noqa: S608
         if "$" in name:
             raise UntranslatableError(f'the hidden table "{name}"')
         full_name = f"{CATALOG.lower()}.{DATABASE}.{name}"
@@ -106,9 +105,10 @@ class DataCatalog:
         raise QueryError("TABLE_NOT_FOUND", f"Table '{CATALOG.lower()}.{INFORMATION_SCHEMA}.{name}' does not exist")
 
     def _information_schema_columns(self, catalog: str) -> Source:
+        partition_key = "'partition key'"
         rows = [
             f"({catalog}, '{DATABASE}', {text_sql(table.name)}, {text_sql(column)}, {position}, NULL, 'YES', "
-            f"{text_sql(str(kind))}, NULL, {chr(39) + 'partition key' + chr(39) if column in table.partition_keys else 'NULL'})"
+            f"{text_sql(str(kind))}, NULL, {partition_key if column in table.partition_keys else 'NULL'})"
             for table in self.tables.values()
             for position, (column, kind) in enumerate(table.columns.items(), start=1)
         ]
@@ -123,7 +123,7 @@ def _inline(rows: list[str], columns: Mapping[str, TrinoType], *, keep: bool = T
         f"CAST({quoted(name)} AS {duckdb_type(kind)}) AS {quoted(name)}" for name, kind in columns.items()
     )
     where = "" if keep else " WHERE false"
-    sql = f"(SELECT {typed} FROM (VALUES {', '.join(rows)}) AS v({names}){where})"
+    sql = f"(SELECT {typed} FROM (VALUES {', '.join(rows)}) AS v({names}){where})"  # noqa: S608
     return Source(sql, tuple(SourceColumn(name, name, kind) for name, kind in columns.items()))
 
 

@@ -48,6 +48,7 @@ CREATE TABLE IF NOT EXISTS executions (
 CREATE INDEX IF NOT EXISTS executions_by_work_group ON executions (work_group, sequence);
 CREATE INDEX IF NOT EXISTS executions_unfinished ON executions (owner) WHERE completed_at IS NULL;
 CREATE INDEX IF NOT EXISTS executions_with_result ON executions (completed_at) WHERE result_bytes IS NOT NULL;
+CREATE TABLE IF NOT EXISTS discarded (id TEXT PRIMARY KEY) STRICT;
 CREATE TABLE IF NOT EXISTS birth (one INTEGER PRIMARY KEY CHECK (one = 1), created_at REAL NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS prepared_statements (
     work_group TEXT NOT NULL,
@@ -186,6 +187,16 @@ _COLUMNS: Final = (
 )  # fmt: skip
 
 
+# A text as it is, as a string of SQL has it, and both as they stand inside JSON.
+_MENTIONS: Final = (
+    "(instr(query, ?1) OR instr(query, ?2) OR instr(parameters, ?3) OR instr(parameters, ?4) "
+    "OR instr(coalesce(reason, ''), ?1) OR instr(coalesce(token, ''), ?1))"
+)
+_OUTCOME: Final = (
+    "state", "reason", "error", "started_at", "completed_at", "engine_ms", "scanned_bytes", "rows", "result_bytes",
+)  # fmt: skip
+
+
 class History:
     """The executions on file. Its methods may be called from any thread.
 
@@ -246,17 +257,19 @@ class History:
         sql = "UPDATE executions SET state = 'RUNNING', started_at = ? WHERE id = ? AND state = 'QUEUED'"
         return self.change(sql, [started_at, execution_id]) == 1
 
-    def ended(self, execution: Execution) -> bool:
-        """Keep the end of an execution, unless it has ended already.
+    def ended(self, execution: Execution, *, discarded: bool = False) -> bool:
+        """Keep the end of an execution, unless it has ended already, or is (or, *discarded*, is not) one to discard.
 
         Returns:
-            False if it had.
+            whether it was kept.
         """
-        columns = [c for c in _COLUMNS if c not in ("id", "token", "request")]
         values = dict(zip(_COLUMNS, _row(execution), strict=True))
-        settings = ", ".join(f"{column} = ?" for column in columns)
-        sql = f"UPDATE executions SET {settings} WHERE id = ? AND completed_at IS NULL"  # noqa: S608
-        return self.change(sql, [*(values[c] for c in columns), execution.id]) == 1
+        settings = ", ".join(f"{column} = ?" for column in _OUTCOME)
+        sql = (
+            f"UPDATE executions SET {settings} WHERE id = ? AND completed_at IS NULL "  # noqa: S608
+            f"AND id {'IN' if discarded else 'NOT IN'} (SELECT id FROM discarded)"
+        )
+        return self.change(sql, [*(values[c] for c in _OUTCOME), execution.id]) == 1
 
     def cancelled_in_queue(self, execution_id: str, completed_at: float, reason: str) -> bool:
         """End an execution that is still queued as CANCELLED.
@@ -299,7 +312,7 @@ class History:
         return self._select("completed_at IS NULL", [])
 
     def list_ids(self, work_group: str, before: int | None, count: int) -> list[tuple[int, str]]:
-        """The newest *count* executions of a work group, each with its number; those before a number, if it is given."""
+        """The newest *count* executions of a work group, each with its number; those *before* one, if given."""
         sql = "SELECT sequence, id FROM executions WHERE work_group = ? AND sequence < ? ORDER BY sequence DESC LIMIT ?"
         return [(row[0], row[1]) for row in self.execute(sql, [work_group, 2**62 if before is None else before, count])]
 
@@ -312,7 +325,8 @@ class History:
     def results_to_remove(self, completed_before: float, bytes_max: int) -> list[str]:
         """The executions whose results are too old, and the oldest of those that together are too large."""
         kept = self.execute(
-            "SELECT id, completed_at, result_bytes FROM executions WHERE result_bytes IS NOT NULL ORDER BY completed_at DESC"
+            "SELECT id, completed_at, result_bytes FROM executions WHERE result_bytes IS NOT NULL "
+            "ORDER BY completed_at DESC"
         )
         remove, total = [], 0
         for execution_id, completed_at, size in kept:
@@ -320,6 +334,10 @@ class History:
             if completed_at < completed_before or total > bytes_max:
                 remove.append(execution_id)
         return remove
+
+    def with_result(self) -> list[str]:
+        """The executions whose results are kept."""
+        return [row[0] for row in self.execute("SELECT id FROM executions WHERE result_bytes IS NOT NULL")]
 
     def result_removed(self, execution_id: str) -> None:
         """Note that a result is no longer kept."""
@@ -333,20 +351,39 @@ class History:
             [completed_before, rows_max],
         )
 
-    def forget_mentions(self, text: str) -> list[str]:
-        """Remove the finished executions and the prepared statements whose text or parameters hold *text*.
+    def discard_unfinished(self, text: str) -> None:
+        """See to it that no unfinished execution ends with a result, and blank those that mention *text*."""
+        self.change("INSERT OR IGNORE INTO discarded SELECT id FROM executions WHERE completed_at IS NULL")
+        blank = "UPDATE executions SET query = '-- erased', parameters = '[]' WHERE completed_at IS NULL"
+        self.change(f"{blank} AND {_MENTIONS}", _mentioned(text))
+
+    def forget_mentions(self, text: str) -> int:
+        """Remove the finished executions and the prepared statements that hold *text*, also from the file's log.
 
         Returns:
-            the executions that were removed.
+            how many executions were removed.
+
+        Raises:
+            sqlite3.OperationalError: another process reads the file so long that its log cannot be emptied.
         """
-        removed = self.execute(
-            "DELETE FROM executions WHERE completed_at IS NOT NULL "
-            "AND (instr(query, ?1) OR instr(parameters, ?2) OR instr(coalesce(reason, ''), ?1)) RETURNING id",
-            [text, json.dumps(text)[1:-1]],
+        sql = f"DELETE FROM executions WHERE completed_at IS NOT NULL AND {_MENTIONS}"  # noqa: S608
+        removed = self.change(sql, _mentioned(text))
+        self.change("DELETE FROM discarded WHERE id NOT IN (SELECT id FROM executions WHERE completed_at IS NULL)")
+        self.change(
+            "DELETE FROM prepared_statements "
+            "WHERE instr(query, ?1) OR instr(query, ?2) OR instr(description, ?1) OR instr(name, ?1)",
+            [text, text.replace("'", "''")],
         )
-        self.change("DELETE FROM prepared_statements WHERE instr(query, ?1) OR instr(description, ?1)", [text])
-        self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
-        return [row[0] for row in removed]
+        [(is_busy, _, _)] = self.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+        if is_busy:
+            raise sqlite3.OperationalError("the log of athena.sqlite is in use and could not be emptied")
+        return removed
+
+
+def _mentioned(text: str) -> list[str]:
+    """The values of `_MENTIONS`."""
+    in_sql = text.replace("'", "''")
+    return [text, in_sql, json.dumps(text)[1:-1], json.dumps(in_sql)[1:-1]]
 
 
 def _row(execution: Execution) -> list[object]:

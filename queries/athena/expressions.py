@@ -108,7 +108,7 @@ class ExpressionCompiler:
             if merged is None:
                 raise QueryError(
                     "TYPE_MISMATCH",
-                    f"All values must be the same type or coercible to a common type. Cannot find common type between {result} and {kind}",
+                    f"All values must be coercible to a common type, which {result} and {kind} do not have",
                 )
             result = merged
         return result

@@ -13,7 +13,7 @@ from sqlglot import exp
 from sqlglot.dialects.trino import Trino
 from sqlglot.errors import ParseError, TokenError
 from sqlglot.parsers.trino import TrinoParser
-from sqlglot.tokens import Token, TokenType
+from sqlglot.tokenizer_core import Token, TokenType
 
 from queries.athena.errors import MalformedQuery, QueryError
 
@@ -37,10 +37,7 @@ _SYNTACTIC_FUNCTIONS: Final = (
 class _Parser(TrinoParser):
     FUNCTIONS: ClassVar = {}
     FUNCTION_PARSERS: ClassVar = {name: TrinoParser.FUNCTION_PARSERS[name] for name in _SYNTACTIC_FUNCTIONS}
-    PLACEHOLDER_PARSERS: ClassVar = {
-        **TrinoParser.PLACEHOLDER_PARSERS,
-        TokenType.PLACEHOLDER: lambda self: exp.Placeholder().update_positions(self._prev),
-    }
+    PLACEHOLDER_PARSERS: ClassVar = {TokenType.PLACEHOLDER: lambda self: exp.Placeholder().update_positions(self._prev)}
 
 
 class AthenaSql(Trino):

@@ -14,7 +14,8 @@ MICROSECOND_DIGITS: Final = 6
 
 _TIMESTAMP = re.compile(
     r"\s*(?P<date>[-+]?\d{4,}-\d{1,2}-\d{1,2})"
-    r"(?: (?:(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d+))?)?)?\s*(?P<zone>.+?)?)?\s*"
+    r"(?: (?:(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d+))?)?)?"
+    r"\s*(?P<zone>.+?)?)?\s*"
 )
 _ISO_8601 = re.compile(
     r"(?P<date>\d{4}(?:-\d{2}(?:-\d{2})?)?)(?:T(?:(?P<hour>\d{2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2})"

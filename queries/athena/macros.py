@@ -13,6 +13,8 @@ from __future__ import annotations
 import re
 from typing import Final
 
+from queries.athena.collection_macros import COLLECTIONS, JSON
+
 _RAISED = re.compile(r"Could not convert string '([A-Z][A-Z_]*: .*)' to INT32", re.DOTALL)
 
 # The white space of Trino's trim: Java's, without the three that do not break a line.
@@ -34,6 +36,8 @@ _ISO_8601: Final = (
     r"^(\d{4}(?:-\d{2}(?:-\d{2})?)?)(?:T(?:(\d{2}(?::\d{2}(?::\d{2}(?:[.,]\d+)?)?)?)(Z|[+-]\d{2}(?::?\d{2})?)?)?)?$"
 )
 
+_FRACTIONAL: Final = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
+
 _STRINGS: Final = {
     "trino_raise(message)": "[NULL][CAST(message AS INTEGER)]",
     "trino_trim(s)": f"trim(s, '{_SPACE}')",
@@ -45,17 +49,26 @@ _STRINGS: Final = {
     "trino_substr_length(s, start, n)": """
         CASE WHEN s IS NULL OR start IS NULL OR n IS NULL THEN NULL
              WHEN start = 0 OR -start > length(s) OR n <= 0 THEN '' ELSE substr(s, start, n) END""",
+    "trino_without_final_break(s)": r"""
+        CASE WHEN ends_with(s, chr(10)) THEN trino_raise('NOT_SUPPORTED: $ or \Z in a regular expression over a text '
+                 || 'that ends with a line break is not supported by this service: use \z')
+             ELSE s END""",
+    # DuckDB has a capital letter for it, which Java's upper case of one letter does not know.
+    "trino_upper(s)": """
+        CASE WHEN contains(s, 'ß')
+             THEN array_to_string(list_transform(string_split(s, 'ß'), lambda p: upper(p)), 'ß') ELSE upper(s) END""",
     "trino_split(s, d)": """
         CASE WHEN d = '' THEN trino_raise('INVALID_FUNCTION_ARGUMENT: The delimiter may not be the empty string')
-             ELSE string_split(s, d) END""",
+             WHEN d IS NOT NULL THEN string_split(s, d) END""",
     "trino_split_limit(s, d, n)": """
         CASE WHEN d = '' THEN trino_raise('INVALID_FUNCTION_ARGUMENT: The delimiter may not be the empty string')
              WHEN n <= 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Limit must be positive')
+             WHEN s IS NULL OR d IS NULL OR n IS NULL THEN NULL
              WHEN len(string_split(s, d)) <= n THEN string_split(s, d)
              ELSE list_append(string_split(s, d)[1 : n - 1], array_to_string(string_split(s, d)[n:], d)) END""",
     "trino_split_part(s, d, i)": """
         CASE WHEN i <= 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Index must be greater than zero')
-             ELSE string_split(s, d)[i] END""",
+             WHEN d IS NOT NULL THEN string_split(s, d)[i] END""",
     "trino_strpos_nth(s, sub, n)": """
         CASE WHEN n = 0 THEN trino_raise(
                  'INVALID_FUNCTION_ARGUMENT: ''instance'' must be a positive or negative number.')
@@ -67,11 +80,11 @@ _STRINGS: Final = {
         CASE WHEN length(s) <> 1 THEN trino_raise(
                  'INVALID_FUNCTION_ARGUMENT: Input string must be a single character string') ELSE unicode(s) END""",
     "trino_lpad(s, n, p)": """
-        CASE WHEN n < 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Target length must be in the range [0..2147483647]')
+        CASE WHEN n < 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Target length must not be negative')
              WHEN p = '' THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Padding string must not be empty')
              ELSE lpad(s, CAST(n AS INTEGER), p) END""",
     "trino_rpad(s, n, p)": """
-        CASE WHEN n < 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Target length must be in the range [0..2147483647]')
+        CASE WHEN n < 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Target length must not be negative')
              WHEN p = '' THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Padding string must not be empty')
              ELSE rpad(s, CAST(n AS INTEGER), p) END""",
     "trino_characters(s)": "list_transform(generate_series(1, length(s)), lambda i: substr(s, i, 1))",
@@ -83,12 +96,12 @@ _STRINGS: Final = {
         CASE WHEN strlen(s) = length(s) THEN reverse(s)
              ELSE array_to_string(list_reverse(trino_characters(s)), '') END""",
     "trino_split_to_map(s, e, k)": """
-        map_from_entries(list_transform(
+        CASE WHEN e IS NOT NULL AND k IS NOT NULL THEN map_from_entries(list_transform(
             list_filter(string_split(s, e), lambda p: p <> ''),
             lambda p: CASE WHEN strpos(p, k) = 0 OR len(string_split(p, k)) > 2
                 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Key-value delimiter must appear exactly once in each '
                                  || 'entry. Bad input: ''' || p || '''')
-                ELSE {'key': string_split(p, k)[1], 'value': string_split(p, k)[2]} END))""",
+                ELSE {'key': string_split(p, k)[1], 'value': string_split(p, k)[2]} END)) END""",
     "trino_url_part(u, n)": f"""
         CASE WHEN NOT regexp_matches(u, '{_URL_INVALID}') THEN regexp_extract(u, '{_URL}', n) END""",
     "trino_url_host(u)": f"regexp_extract(trino_url_part(u, 2), '{_HOST}', 1)",
@@ -135,12 +148,18 @@ _NUMBERS: Final = {
              ELSE CASE WHEN s[1] = '-' THEN -1 ELSE 1 END * list_reduce(
                  list_transform(trino_characters(ltrim(s, '-')), lambda c: CAST(trino_digit(c) AS BIGINT)),
                  lambda total, digit: total * radix + digit) END""",
+    # DuckDB takes a separator that is NULL for the empty one.
+    "trino_join(a, d)": "CASE WHEN d IS NOT NULL THEN array_to_string(a, d) END",
+    "trino_join_filled(a, d, filling)": """
+        CASE WHEN filling IS NOT NULL THEN trino_join(list_transform(a, lambda e: coalesce(e, filling)), d) END""",
+    "trino_width_bucket_of(x, bins)": "CASE WHEN x IS NOT NULL THEN len(list_filter(bins, lambda b: b <= x)) END",
     "trino_width_bucket(x, low, high, n)": """
         CASE WHEN n <= 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: bucketCount must be greater than 0')
              WHEN low = high THEN trino_raise('INVALID_FUNCTION_ARGUMENT: bounds cannot equal each other')
              WHEN (low < high AND x < low) OR (low > high AND x > low) THEN 0
              WHEN (low < high AND x >= high) OR (low > high AND x <= high) THEN n + 1
              ELSE CAST(floor(n * abs(x - low) / abs(high - low)) AS BIGINT) + 1 END""",
+    "trino_right_shift_arithmetic(x, n)": "x >> CASE WHEN n > 63 THEN 63 ELSE n END",
     "trino_right_shift(x, n)": """
         CASE WHEN n >= 64 THEN 0 WHEN x >= 0 OR n = 0 THEN x >> n
              ELSE CAST((CAST(x AS HUGEINT) + 18446744073709551616) >> n AS BIGINT) END""",
@@ -169,13 +188,9 @@ _NUMBERS: Final = {
              WHEN x = 0 THEN CASE WHEN signbit(x) THEN '-0.0' ELSE '0.0' END ELSE trino_double_text(x) END""",
     # Text as a number of Java's; NULL where Java refuses it.
     "trino_parse_integer(s)": r"nullif(regexp_extract(s, '^[\x00-\x20]*([+-]?[0-9]+)[\x00-\x20]*$', 1), '')",
-    "trino_parse_decimal(s)": r"""
-        nullif(regexp_extract(s, '^[\x00-\x20]*([+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?)[\x00-\x20]*$', 1),
-               '')""",
-    "trino_parse_double(s)": r"""
-        nullif(regexp_extract(s,
-            '^[\x00-\x20]*([+-]?(?:NaN|Infinity|(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?))[fFdD]?[\x00-\x20]*$', 1),
-               '')""",
+    "trino_parse_decimal(s)": rf"nullif(regexp_extract(s, '^[\x00-\x20]*([+-]?{_FRACTIONAL})[\x00-\x20]*$', 1), '')",
+    "trino_parse_double(s)": rf"""
+        nullif(regexp_extract(s, '^[\x00-\x20]*([+-]?(?:NaN|Infinity|{_FRACTIONAL}))[fFdD]?[\x00-\x20]*$', 1), '')""",
     "trino_parse_boolean(s)": """
         CASE WHEN lower(s) IN ('t', 'true', '1') THEN true WHEN lower(s) IN ('f', 'false', '0') THEN false END""",
     "trino_checked(s, parsed, kind)": """
@@ -185,10 +200,11 @@ _NUMBERS: Final = {
 
 _TIMES: Final = {
     "trino_parse_date(s)": r"""
-        CASE WHEN regexp_full_match(trino_trim(s), '[+-]?\d{4,}-\d{1,2}-\d{1,2}') THEN TRY_CAST(trino_trim(s) AS DATE) END""",
+        CASE WHEN regexp_full_match(trino_trim(s), '[+-]?\d{4,}-\d{1,2}-\d{1,2}')
+             THEN TRY_CAST(trino_trim(s) AS DATE) END""",
     "trino_parse_time(s)": r"""
         CASE WHEN regexp_full_match(s, '\d{1,2}:\d{1,2}(?::\d{1,2}(?:\.\d{1,6})?)?')
-             THEN TRY_CAST(CASE WHEN length(s) - length(replace(s, ':', '')) = 1 THEN s || ':00' ELSE s END AS TIME) END""",
+             THEN TRY_CAST(CASE WHEN regexp_matches(s, ':.*:') THEN s ELSE s || ':00' END AS TIME) END""",
     "trino_clock(t)": """
         CASE WHEN t = '' THEN '00:00:00' WHEN length(t) - length(replace(t, ':', '')) = 0 THEN t || ':00:00'
              WHEN length(t) - length(replace(t, ':', '')) = 1 THEN t || ':00' ELSE replace(t, ',', '.') END""",
@@ -223,8 +239,8 @@ _TIMES: Final = {
              WHEN regexp_full_match(s, '\d{4}-\d{3}') THEN CAST(strptime(s, '%Y-%j') AS DATE)
              ELSE trino_raise('INVALID_FUNCTION_ARGUMENT: Invalid format: "' || s || '"') END""",
     # A moment rounded half up to so many microseconds.
-    "trino_round_time(t, us)": "t + to_microseconds(us // 2) - to_microseconds(trino_floor_mod(trino_us(t) + us // 2, us))",
-    "trino_us(t)": "epoch_us(t)",
+    "trino_round_time(t, us)": """
+        t + to_microseconds(us // 2) - to_microseconds(trino_floor_mod(epoch_us(t) + us // 2, us))""",
     "trino_offset_text(minutes)": """
         CASE WHEN minutes < 0 THEN '-' ELSE '+' END || lpad(CAST(abs(minutes) // 60 AS VARCHAR), 2, '0')
         || ':' || lpad(CAST(abs(minutes) % 60 AS VARCHAR), 2, '0')""",
@@ -242,126 +258,7 @@ _TIMES: Final = {
     "trino_whole(x)": "CAST(floor(abs(x)) AS BIGINT)",
 }
 
-_COLLECTIONS: Final = {
-    "trino_array_at(a, i)": """
-        CASE WHEN i = 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: SQL array indices start at 1')
-             WHEN i < 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Array subscript is negative: ' || i)
-             WHEN i > len(a) THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Array subscript must be less than or equal to '
-                                              || 'array length: ' || i || ' > ' || len(a))
-             ELSE a[i] END""",
-    "trino_element_at(a, i)": """
-        CASE WHEN i = 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: SQL array indices start at 1') ELSE a[i] END""",
-    "trino_map_at(m, k)": """
-        CASE WHEN m IS NULL OR k IS NULL THEN NULL WHEN map_contains(m, k) THEN m[k]
-             ELSE trino_raise('INVALID_FUNCTION_ARGUMENT: Key not present in map: ' || k) END""",
-    "trino_has_null(a)": "len(a) <> list_count(a)",
-    "trino_contains(a, x)": """
-        CASE WHEN a IS NULL OR x IS NULL THEN NULL WHEN list_contains(a, x) THEN true
-             WHEN trino_has_null(a) THEN NULL ELSE false END""",
-    "trino_array_distinct(a)": "list_filter(a, lambda e, i: list_position(a, e) = i)",
-    "trino_array_intersect(a, b)": """
-        CASE WHEN a IS NOT NULL AND b IS NOT NULL
-             THEN list_filter(trino_array_distinct(a), lambda e: list_position(b, e) IS NOT NULL) END""",
-    "trino_array_except(a, b)": """
-        CASE WHEN a IS NOT NULL AND b IS NOT NULL
-             THEN list_filter(trino_array_distinct(a), lambda e: list_position(b, e) IS NULL) END""",
-    "trino_array_concat(a, b)": "CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN list_concat(a, b) END",
-    "trino_array_extreme(a, extreme)": "CASE WHEN NOT trino_has_null(a) THEN extreme END",
-    "trino_array_position(a, x)": """
-        CASE WHEN a IS NULL OR x IS NULL THEN NULL ELSE coalesce(CAST(list_position(a, x) AS BIGINT), 0) END""",
-    "trino_array_remove(a, x)": "CASE WHEN x IS NOT NULL THEN list_filter(a, lambda e: e IS NULL OR e <> x) END",
-    "trino_arrays_overlap(a, b)": """
-        CASE WHEN a IS NULL OR b IS NULL THEN NULL WHEN list_has_any(a, b) THEN true
-             WHEN len(a) > 0 AND len(b) > 0 AND (trino_has_null(a) OR trino_has_null(b)) THEN NULL ELSE false END""",
-    "trino_any_match(matches)": """
-        CASE WHEN matches IS NULL THEN NULL WHEN list_contains(matches, true) THEN true
-             WHEN trino_has_null(matches) THEN NULL ELSE false END""",
-    "trino_all_match(matches)": """
-        CASE WHEN matches IS NULL THEN NULL WHEN list_contains(matches, false) THEN false
-             WHEN trino_has_null(matches) THEN NULL ELSE true END""",
-    "trino_sequence(a, b, step)": """
-        CASE WHEN step = 0 OR (step > 0 AND b < a) OR (step < 0 AND b > a) THEN trino_raise(
-                 'INVALID_FUNCTION_ARGUMENT: sequence stop value should be greater than or equal to start value if '
-                 || 'step is greater than zero otherwise stop should be less than or equal to start')
-             WHEN (b - a) // step >= 10000 THEN trino_raise(
-                 'INVALID_FUNCTION_ARGUMENT: result of sequence function must not have more than 10000 entries')
-             ELSE generate_series(a, b, step) END""",
-    "trino_time_sequence(a, b, step)": """
-        CASE WHEN (a + step > a AND b < a) OR (a + step < a AND b > a) OR a + step = a THEN trino_raise(
-                 'INVALID_FUNCTION_ARGUMENT: sequence stop value should be greater than or equal to start value if '
-                 || 'step is greater than zero otherwise stop should be less than or equal to start')
-             ELSE generate_series(a, b, step) END""",
-    "trino_slice(a, start, n)": """
-        CASE WHEN start = 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: SQL array indices start at 1')
-             WHEN n < 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: length must be greater than or equal to 0')
-             WHEN start IS NULL OR n IS NULL THEN NULL
-             WHEN n = 0 OR -start > len(a) THEN a[1:0]
-             WHEN start < 0 THEN a[len(a) + start + 1 : len(a) + start + n] ELSE a[start : start + n - 1] END""",
-    "trino_trim_array(a, n)": """
-        CASE WHEN n < 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: size must not be negative: ' || n)
-             WHEN n > len(a) THEN trino_raise('INVALID_FUNCTION_ARGUMENT: size must not exceed array cardinality '
-                                              || len(a) || ': ' || n)
-             ELSE a[1 : len(a) - n] END""",
-    "trino_ngrams(a, n)": """
-        CASE WHEN n <= 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: N must be positive')
-             ELSE list_transform(generate_series(1, greatest(len(a) - n + 1, 1)), lambda i: a[i : i + n - 1]) END""",
-    "trino_flatten(a)": "flatten(list_filter(a, lambda e: e IS NOT NULL))",
-    "trino_map_concat(a, b)": "CASE WHEN a IS NOT NULL AND b IS NOT NULL THEN map_concat(a, b) END",
-    # Pairs sorted by key and place, from which the first of each key is kept.
-    "trino_ranked(pairs)": """
-        list_sort(list_transform(list_filter(pairs, lambda p: p.key IS NOT NULL),
-                                 lambda p, i: {'key': p.key, 'place': i, 'value': p.value}))""",
-    "trino_map_of_ranked(ranked)": """
-        map_from_entries(list_transform(
-            list_filter(ranked, lambda p, i: i = 1 OR ranked[i - 1].key <> p.key),
-            lambda p: {'key': p.key, 'value': p.value}))""",
-    "trino_starts_of_ranked(ranked)": """
-        list_filter(generate_series(1, len(ranked)), lambda i: i = 1 OR ranked[i - 1].key <> ranked[i].key)""",
-    "trino_multimap_of_ranked(ranked, starts)": """
-        map_from_entries(list_transform(starts, lambda s, i: {'key': ranked[s].key, 'value': list_transform(
-            ranked[s : CASE WHEN i = len(starts) THEN len(ranked) ELSE starts[i + 1] - 1 END], lambda p: p.value)}))""",
-    "trino_most_frequent(counts, n)": """
-        map_from_entries(list_transform(
-            list_sort(list_transform(map_entries(counts), lambda e: {'n': -CAST(e.value AS BIGINT), 'key': e.key}))[1:n],
-            lambda e: {'key': e.key, 'value': -e.n}))""",
-}
-
-_JSON: Final = {
-    "trino_json_extract(j, path)": "CASE WHEN json_valid(j) THEN json_extract(j, path) END",
-    "trino_json_scalar(j, path)": """
-        CASE WHEN json_valid(j) AND json_type(j, path) NOT IN ('OBJECT', 'ARRAY') THEN json_extract_string(j, path) END""",
-    "trino_json_array_length(j)": """
-        CASE WHEN json_valid(j) AND json_type(j) = 'ARRAY' THEN CAST(json_array_length(j) AS BIGINT) END""",
-    "trino_json_size(j, path)": """
-        CASE WHEN json_valid(j) THEN CASE json_type(j, path) WHEN 'ARRAY' THEN CAST(json_array_length(j, path) AS BIGINT)
-             WHEN 'OBJECT' THEN CAST(len(json_keys(j, path)) AS BIGINT) ELSE 0 * length(json_type(j, path)) END END""",
-    "trino_is_json_scalar(j)": """
-        CASE WHEN j IS NULL THEN NULL WHEN NOT json_valid(j)
-             THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Invalid JSON value: ' || j)
-             ELSE json_type(j) NOT IN ('OBJECT', 'ARRAY') END""",
-    "trino_json_array_contains(j, kinds, x)": """
-        CASE WHEN json_valid(j) AND json_type(j) = 'ARRAY' AND x IS NOT NULL
-             THEN len(list_filter(json_extract(j, '$[*]'),
-                                  lambda e: list_contains(kinds, json_type(e)) AND json_extract_string(e, '$') = x)) > 0
-        END""",
-    "trino_json_parse(s)": """
-        CASE WHEN s IS NOT NULL AND NOT json_valid(s)
-             THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Cannot convert value to JSON: ''' || s || '''')
-             ELSE json(s) END""",
-    "trino_json_text(j, kind)": """
-        CASE WHEN json_type(j) IN ('OBJECT', 'ARRAY')
-             THEN trino_raise('INVALID_CAST_ARGUMENT: Cannot cast JSON ' || lower(json_type(j)) || ' to ' || kind)
-             ELSE json_extract_string(j, '$') END""",
-    "trino_json_whole(j, kind)": """
-        CASE json_type(j) WHEN 'DOUBLE' THEN CAST(CAST(round(CAST(json_extract_string(j, '$') AS DOUBLE)) AS HUGEINT) AS VARCHAR)
-             WHEN 'BOOLEAN' THEN CASE json_extract_string(j, '$') WHEN 'true' THEN '1' ELSE '0' END
-             ELSE trino_json_text(j, kind) END""",
-    "trino_json_fractional(j, kind)": """
-        CASE json_type(j) WHEN 'BOOLEAN' THEN CASE json_extract_string(j, '$') WHEN 'true' THEN '1' ELSE '0' END
-             ELSE trino_json_text(j, kind) END""",
-}
-
-_MACROS: Final = {**_STRINGS, **_NUMBERS, **_TIMES, **_COLLECTIONS, **_JSON}
+_MACROS: Final = {**_STRINGS, **_NUMBERS, **_TIMES, **COLLECTIONS, **JSON}
 
 MACROS: Final = {
     signature.split("(", 1)[0]: f"CREATE OR REPLACE TEMP MACRO {signature} AS ({body})"

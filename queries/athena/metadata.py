@@ -66,9 +66,9 @@ def list_table_metadata(request: Request, catalog: DataCatalog, created_at: floa
     expression = request.optional_text("Expression")
     if expression:
         try:
-            pattern = re.compile(
-                expression.replace("*", ".*") if expression.strip("*").isalnum() else expression, re.IGNORECASE
-            )
+            # Clients also send `prefix*`, by which nobody means a repeated last letter.
+            is_glob = re.fullmatch(r"[\w*]*", expression) is not None
+            pattern = re.compile(expression.replace("*", ".*") if is_glob else expression, re.IGNORECASE)
         except re.error as error:
             raise InvalidRequest(f"Expression is not a regular expression: {error}") from None
         tables = [table for table in tables if pattern.fullmatch(table.name)]

@@ -38,14 +38,14 @@ _ARITHMETIC: Final[dict[type[exp.Expr], str]] = {
 
 
 @handles(exp.Column)
-def _column(compiler: ExpressionCompiler, node: exp.Column, scope: Scope) -> Value:
+def _column(compiler: ExpressionCompiler, node: exp.Column, scope: Scope) -> Value:  # noqa: ARG001
     if not all(isinstance(part, exp.Identifier) for part in node.parts):
         raise UntranslatableError(f"the reference {node.sql()}")
     return _resolve([part.name for part in node.parts], scope)
 
 
 @handles(exp.Identifier)
-def _identifier(compiler: ExpressionCompiler, node: exp.Identifier, scope: Scope) -> Value:
+def _identifier(compiler: ExpressionCompiler, node: exp.Identifier, scope: Scope) -> Value:  # noqa: ARG001
     return _resolve([node.name], scope)
 
 
@@ -56,7 +56,8 @@ def _resolve(parts: Sequence[str], scope: Scope) -> Value:
             raise UntranslatableError(f'the hidden column "{parts[-1]}"')
         raise QueryError(
             "COLUMN_NOT_FOUND",
-            f"Column '{'.'.join(parts)}' cannot be resolved or requester is not authorized to access requested resources",
+            f"Column '{'.'.join(parts)}' cannot be resolved or requester is not authorized to access requested "
+            "resources",
         )
     value, fields = found
     for name in fields:
@@ -185,7 +186,7 @@ def _aligned_with_query(symbol: str, left: Value, kind: TrinoType, query: str) -
     value = casts.convert(left.sql, left.type, common, strict=True)
     if kind == common:
         return value, query
-    return value, f"SELECT {casts.convert('q.c', kind, common, strict=True)} FROM ({query}) AS q(c)"
+    return value, f"SELECT {casts.convert('q.c', kind, common, strict=True)} FROM ({query}) AS q(c)"  # noqa: S608
 
 
 @handles(exp.Like)

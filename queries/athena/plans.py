@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from queries.athena.catalog import DATABASE, DataCatalog
+from queries.athena.catalog import CATALOG, DATABASE, DataCatalog
 from queries.athena.dialect import Translation, translate
 from queries.athena.errors import QueryError
 from queries.athena.results import ResultColumn
@@ -46,8 +46,31 @@ class PreparedQueries:
     delete: Callable[[str], None]
 
 
+@dataclass(frozen=True, slots=True)
+class QueryContext:
+    """The catalog and the database that a request names for tables without them."""
+
+    catalog: str
+    database: str
+
+    def check(self) -> None:
+        """Refuse those that are not there.
+
+        Raises:
+            QueryError: one of them is not.
+        """
+        if self.catalog.lower() != CATALOG.lower():
+            raise QueryError("CATALOG_NOT_FOUND", f"Catalog '{self.catalog}' does not exist")
+        if self.database.lower() != DATABASE:
+            raise QueryError("SCHEMA_NOT_FOUND", f"Schema '{self.database}' does not exist")
+
+
 def plan(
-    statement: Statement, catalog: DataCatalog, prepared: PreparedQueries, parameters: Sequence[str], database: str
+    statement: Statement,
+    catalog: DataCatalog,
+    prepared: PreparedQueries,
+    parameters: Sequence[str],
+    context: QueryContext,
 ) -> Plan:
     """Decide what is to be done for *statement*; PREPARE and DEALLOCATE are done at once.
 
@@ -56,15 +79,14 @@ def plan(
         catalog: the tables it may read.
         prepared: the prepared statements it may use.
         parameters: the texts of constant expressions for the `?` in a query.
-        database: the database that the request names.
+        context: the catalog and the database that the request names.
 
     Raises:
         QueryError: the statement means nothing.
         UntranslatableError: it has a part that is not translated.
         ApiError: a prepared statement is missing, or there already.
     """
-    if database.lower() != DATABASE:
-        raise QueryError("SCHEMA_NOT_FOUND", f"Schema '{database}' does not exist")
+    context.check()
     if parameters and not isinstance(statement, Query | Explain | Execute):
         raise QueryError("INVALID_PARAMETER_USAGE", "only a query takes parameters")
     match statement:

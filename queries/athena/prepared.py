@@ -52,8 +52,8 @@ class PreparedStatements:
         if not _NAME.fullmatch(statement.name):
             raise InvalidRequest(f"StatementName {statement.name!r} must match {_NAME.pattern}")
         added = self._history.change(
-            "INSERT INTO prepared_statements (work_group, name, query, description, modified_at) VALUES (?, ?, ?, ?, ?) "
-            "ON CONFLICT DO NOTHING",
+            "INSERT INTO prepared_statements (work_group, name, query, description, modified_at) "
+            "VALUES (?, ?, ?, ?, ?) ON CONFLICT DO NOTHING",
             [statement.work_group, statement.name, statement.query, statement.description, statement.modified_at],
         )
         if added == 0:
@@ -68,7 +68,8 @@ class PreparedStatements:
             ResourceNotFound: there is none.
         """
         changed = self._history.change(
-            "UPDATE prepared_statements SET query = ?, description = ?, modified_at = ? WHERE work_group = ? AND name = ?",
+            "UPDATE prepared_statements SET query = ?, description = ?, modified_at = ? "
+            "WHERE work_group = ? AND name = ?",
             [statement.query, statement.description, statement.modified_at, statement.work_group, statement.name],
         )
         if changed == 0:

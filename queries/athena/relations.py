@@ -134,7 +134,7 @@ class RelationCompiler:
             for r in rows
         )
         columns = ", ".join(f'"c{i}"' for i in range(1, len(types) + 1))
-        return self._queries.query_of(f"SELECT * FROM (VALUES {', '.join(texts)}) AS v({columns})", types)
+        return self._queries.query_of(f"SELECT * FROM (VALUES {', '.join(texts)}) AS v({columns})", types)  # noqa: S608
 
     def _unnest(self, node: exp.Unnest, scope: Scope) -> Relation:
         require_only(node, "expressions", "alias", "offset", construct="UNNEST")

@@ -27,6 +27,8 @@ from queries.athena.values import texts
 _BATCH_ROWS: Final = 4096
 _OPEN_MAX: Final = 32
 _METADATA: Final = b"athena"
+_WHOLE: Final = ".arrow"
+_PARTIAL: Final = ".partial"
 _ID: Final = re.compile(r"[0-9a-f-]{36}")
 
 
@@ -96,7 +98,7 @@ class ResultFiles:
             OSError: it cannot be written; nothing of it is left.
         """
         final = self._path(execution_id)
-        temporary = final.with_suffix(".partial")
+        temporary = final.with_suffix(_PARTIAL)
         try:
             rows = self._write(temporary, columns, batches, has_header=has_header)
             size_bytes = temporary.stat().st_size
@@ -156,10 +158,12 @@ class ResultFiles:
         return Page(columns, rows, total, described["has_header"])
 
     def _reader(self, execution_id: str) -> pa.ipc.RecordBatchFileReader:
+        path = self._path(execution_id)
         with self._lock:
             reader = self._open.pop(execution_id, None)
-            if reader is None:
-                reader = pa.ipc.open_file(pa.memory_map(str(self._path(execution_id))))
+            # Another process may have removed it, and then it must not be shown from this one's memory.
+            if reader is None or not path.exists():
+                reader = pa.ipc.open_file(pa.memory_map(str(path)))
             self._open[execution_id] = reader
             while len(self._open) > _OPEN_MAX:
                 self._open.popitem(last=False)
@@ -174,15 +178,22 @@ class ResultFiles:
         with self._lock:
             self._open.pop(execution_id, None)
         self._path(execution_id).unlink(missing_ok=True)
+        self._path(execution_id).with_suffix(_PARTIAL).unlink(missing_ok=True)
+
+    def close_removed(self) -> None:
+        """Let go of results that other processes have removed, so that their space on the disk is free."""
+        with self._lock:
+            for execution_id in [i for i in self._open if not self._path(i).exists()]:
+                del self._open[execution_id]
 
     def names(self) -> set[str]:
-        """The executions whose results are kept."""
-        return {path.stem for path in self._folder.glob("*.arrow")}
+        """The executions of which there is a result, whole or in the making."""
+        return {path.stem for path in self._folder.iterdir() if path.suffix in (_WHOLE, _PARTIAL)}
 
     def _path(self, execution_id: str) -> Path:
         if not _ID.fullmatch(execution_id):
             raise ValueError(f"{execution_id!r} is not the id of an execution")
-        return self._folder / f"{execution_id}.arrow"
+        return self._folder / f"{execution_id}{_WHOLE}"
 
 
 def _numbered(types: Sequence[pa.DataType], metadata: dict[bytes, bytes]) -> pa.Schema:

@@ -28,6 +28,7 @@ _logger = logging.getLogger(__name__)
 STOPPED_BY_USER: Final = "Query cancelled by user"
 _INTERNAL_CODE: Final = "GENERIC_INTERNAL_ERROR"
 _OWNER_ENDED: Final = "GENERIC_INTERNAL_ERROR: the process that ran this query has ended; run it again"
+_DISCARDED: Final = "GENERIC_INTERNAL_ERROR: a user was erased while this query ran; run it again"
 _STOP_POLL_S: Final = 0.2
 _RETENTION_PERIOD_S: Final = 30.0
 
@@ -157,6 +158,7 @@ class Runner:
                 ended = self._ended(replace(job.execution, state=State.RUNNING, started_at=started_at), job)
                 if not self._history.ended(ended):
                     self._results.remove(job.execution.id)
+                    self._end_discarded(ended)
         except Exception:
             # What failed is the writing down, so nobody can be told but the log; the execution stays as it was.
             _logger.exception("an execution's end could not be written down", extra={"execution_id": job.execution.id})
@@ -164,6 +166,12 @@ class Runner:
             with self._jobs_lock:
                 self._jobs.pop(job.execution.id, None)
             job.done.set()
+
+    def _end_discarded(self, execution: Execution) -> None:
+        """End an execution that must not have a result, because a user was erased since it began."""
+        error = Failure(category=1, error_type=_INTERNAL, retryable=True, message=_DISCARDED)
+        blank = replace(execution, rows=0, result_bytes=None)
+        self._history.ended(blank.ended(State.FAILED, self._clock(), _DISCARDED, error), discarded=True)
 
     def _ended(self, execution: Execution, job: _Job) -> Execution:  # noqa: PLR0911 (one return an outcome reads best)
         """Run the plan; whatever happens is how the execution ends."""
@@ -224,7 +232,9 @@ class Runner:
             return execution
         error = Failure(category=1, error_type=_INTERNAL, retryable=True, message=_OWNER_ENDED)
         dead = execution.ended(State.FAILED, self._clock(), _OWNER_ENDED, error)
-        self._history.ended(dead)
+        if not self._history.ended(dead):
+            self._end_discarded(dead)
+        self._results.remove(execution.id)
         return self._history.get(execution.id) or dead
 
     def bury_all(self) -> None:
@@ -232,9 +242,11 @@ class Runner:
         for execution in self._history.unfinished():
             self.bury(execution)
         self._lock.remove_dead()
-        known = {row[0] for row in self._history.execute("SELECT id FROM executions WHERE result_bytes IS NOT NULL")}
+        # In this order, so that what ends meanwhile in another process is found by one of the two.
+        there = self._results.names()
         running = {execution.id for execution in self._history.unfinished()}
-        for execution_id in self._results.names() - known - running:
+        known = set(self._history.with_result())
+        for execution_id in there - known - running:
             self._results.remove(execution_id)
 
     def _watch(self) -> None:
@@ -267,6 +279,7 @@ class Runner:
         for execution_id in self._history.results_to_remove(oldest, limits.results_bytes_max):
             self._results.remove(execution_id)
             self._history.result_removed(execution_id)
+        self._results.close_removed()
         self._history.forget(clock - limits.history_days * 86_400, limits.history_max)
 
     def close(self) -> None:
@@ -304,5 +317,6 @@ def _known_rows(plan: Plan) -> Iterator[pa.RecordBatch]:
 def _plan_lines(answer: EngineResult) -> Iterator[pa.RecordBatch]:
     """The lines of a plan, which DuckDB gives as the last column of one row."""
     for batch in answer.batches:
-        lines = [line for text in batch.column(batch.num_columns - 1).to_pylist() for line in str(text).split("\n")]
+        plans = batch.column(batch.num_columns - 1).to_pylist()
+        lines = [line for plan in plans for line in str(plan).rstrip("\n").split("\n")]
         yield pa.RecordBatch.from_arrays([pa.array(lines, pa.string())], names=["plan"])

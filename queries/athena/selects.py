@@ -175,13 +175,15 @@ class QueryTranslator:
             f"{casts.convert(f'q.c{i}', a, b, strict=True)} AS c{i}"
             for i, (a, b) in enumerate(zip(query.types, types, strict=True), start=1)
         )
-        return f"SELECT {columns} FROM ({query.sql}) AS q"
+        return f"SELECT {columns} FROM ({query.sql}) AS q"  # noqa: S608
 
     # SELECT.
 
     def _select(self, select: exp.Select, scope: Scope) -> Query:
         parts = ("expressions", "from_", "joins", "where", "group", "having", "windows", "distinct")
         require_only(select, *parts, *_MODIFIERS, construct="SELECT")
+        if not select.expressions:
+            raise QueryError("SYNTAX_ERROR", "SELECT without an expression")
         relation = self.relations.from_clause(select, scope)
         inside = scope.inside(relation.fields)
         outer_windows = self.expressions.windows
@@ -237,6 +239,8 @@ class QueryTranslator:
         require_only(group, "expressions", construct="GROUP BY")
         if group.args.get("all") is not None:
             raise UntranslatableError("GROUP BY DISTINCT")
+        if not group.expressions:
+            raise QueryError("SYNTAX_ERROR", "GROUP BY without an expression")
         return ", ".join(self._group_item(item, width, scope) for item in group.expressions)
 
     def _group_item(self, item: exp.Expr, width: int, scope: Scope) -> str:
@@ -258,7 +262,7 @@ class QueryTranslator:
         fields = [Field(o.name, (), Value(f'q."c{i}"', o.type)) for i, o in enumerate(query.outputs, start=1)]
         tail = self._order_and_limit(node, fields, scope)
         columns = ", ".join(f'q."c{i}"' for i in range(1, len(fields) + 1))
-        return Query(f"SELECT {columns} FROM ({query.sql}) AS q{tail}", query.outputs)
+        return Query(f"SELECT {columns} FROM ({query.sql}) AS q{tail}", query.outputs)  # noqa: S608
 
     def _order_and_limit(self, node: exp.Expr, outputs: Sequence[Field], scope: Scope) -> str:
         text = ""

@@ -183,8 +183,8 @@ def _time_text(value: object) -> str:
 
 def _interval_parts(value: object) -> tuple[int, int, int]:
     """The months, days and nanoseconds of an interval, as Arrow gives them."""
-    months, days, nanoseconds = value  # type: ignore[misc, has-type]  # a named tuple of pyarrow's, which has no stubs
-    return months, days, nanoseconds
+    months, days, nanoseconds = list(value)  # type: ignore[call-overload]  # a named tuple of pyarrow's, without stubs
+    return int(months), int(days), int(nanoseconds)
 
 
 def _day_interval_text(value: object) -> str:

@@ -114,9 +114,8 @@ def _array_join(call: Call) -> Value:
         name = _variable(call, value)
         items = f"list_transform({items}, lambda {name}: {casts.text_of(name, value.type.element)})"
     if len(call) == 3:
-        name = fresh_name(items)
-        items = f"list_transform({items}, lambda {name}: coalesce({name}, {call.text(2)}))"
-    return Value(f"array_to_string({items}, {call.text(1)})", VARCHAR)
+        return Value(f"trino_join_filled({items}, {call.text(1)}, {call.text(2)})", VARCHAR)
+    return Value(f"trino_join({items}, {call.text(1)})", VARCHAR)
 
 
 @scalar("array_max", "array_min", arguments=1)

@@ -158,8 +158,7 @@ def _from_base(call: Call) -> Value:
 @scalar("width_bucket", arguments=(2, 4))
 def _width_bucket(call: Call) -> Value:
     if len(call) == 2:
-        bins = call.of(1, array(DOUBLE))
-        return Value(f"len(list_filter({bins}, lambda b: b <= {call.double(0)}))", BIGINT)
+        return Value(f"trino_width_bucket_of({call.double(0)}, {call.of(1, array(DOUBLE))})", BIGINT)
     if len(call) != 4:
         raise call.refusal()
     x, low, high = (call.double(i) for i in range(3))
@@ -202,6 +201,5 @@ def _right_shift(call: Call) -> Value:
                 f"bitwise_right_shift of {value.type}", "is not supported by this service; cast it to bigint"
             )
         return Value(f"trino_right_shift({value.sql}, {call.bigint(1)})", value.type)
-    return Value(
-        f"CAST((CAST({value.sql} AS BIGINT) >> least({call.bigint(1)}, 63)) AS {duckdb_type(value.type)})", value.type
-    )
+    shifted = f"trino_right_shift_arithmetic(CAST({value.sql} AS BIGINT), {call.bigint(1)})"
+    return Value(f"CAST({shifted} AS {duckdb_type(value.type)})", value.type)

@@ -16,8 +16,19 @@ _GROUP_START: Final = re.compile(r"\(\?(?:<([A-Za-z][A-Za-z0-9]*)>|(:|=|!|<=|<!|
 _QUANTIFIER: Final = re.compile(r"[*+?]|\{(\d+)(?:,\d*)?\}")
 _REPLACEMENT: Final = re.compile(r"\\(.)|\$(\d+|\{[A-Za-z][A-Za-z0-9]*\})|\$", re.DOTALL)
 # Escapes that mean the same in both.
-_SAME_ESCAPES: Final = frozenset("dDwWsSbBAztnrfaQEpPx")
+_SAME_ESCAPES: Final = frozenset("dDwWbBAztnrfaQEpPx")
 _BLANK: Final = r"\t\x{a0}\x{1680}\x{180e}\x{2000}-\x{200a}\x{202f}\x{205f}\x{3000} "
+# Those that RE2 reads otherwise, or not at all. For Java the vertical tab is white space.
+_OTHER_IN_CLASS: Final = {
+    "e": r"\x{1b}",
+    "h": _BLANK,
+    "s": r"\s\x{b}",
+    "S": r"\x{0}-\x{8}\x{e}-\x{1f}\x{21}-\x{10ffff}",
+}
+_OTHER_ESCAPES: Final = {
+    **{letter: f"[{text}]" for letter, text in _OTHER_IN_CLASS.items()},
+    "R": r"(?:\r\n|[\n\x{b}\f\r\x{85}\x{2028}\x{2029}])",
+}
 
 
 @dataclass(slots=True)
@@ -34,9 +45,12 @@ class RegularExpression:
 
     Attributes:
         duckdb: the same pattern as DuckDB reads it.
+        reaches_past_end: whether it has a `$` or `\\Z`, which in Java stands before a final line break too; RE2 can
+            say that only by matching the line break as well.
     """
 
     duckdb: str = ""
+    reaches_past_end: bool = False
     _groups: list[_Group] = field(default_factory=list)
     _names: dict[str, int] = field(default_factory=dict)
 
@@ -52,7 +66,7 @@ class RegularExpression:
         text, _ = reader.alternatives(depth=0)
         if reader.place < len(pattern):
             raise QueryError("INVALID_FUNCTION_ARGUMENT", f"unmatched close parenthesis in {pattern!r}")
-        return cls(text, reader.groups, reader.names)
+        return cls(text, reader.reaches_past_end, reader.groups, reader.names)
 
     def checked_group(self, group: int) -> int:
         """*group*, if the pattern has it.
@@ -114,6 +128,7 @@ class _Reader:
         self.place = 0
         self.groups: list[_Group] = []
         self.names: dict[str, int] = {}
+        self.reaches_past_end = False
 
     def alternatives(self, depth: int) -> tuple[str, bool]:
         first_group = len(self.groups)
@@ -169,8 +184,12 @@ class _Reader:
         self.place += 1
         # A final line break may follow what Java's `$` matches.
         if character == "$":
-            return r"(?:\n?\z)" if not self._multiline() else "$", True
+            return ("$", True) if self._multiline() else self._end()
         return character, character == "^"
+
+    def _end(self) -> tuple[str, bool]:
+        self.reaches_past_end = True
+        return r"(?:\n?\z)", True
 
     def _multiline(self) -> bool:
         return re.match(r"\(\?[a-z]*m", self.pattern) is not None
@@ -239,7 +258,7 @@ class _Reader:
                 self.place += 1
             first = False
 
-    def _escape(self, *, in_class: bool) -> tuple[str, bool]:  # noqa: PLR0911 (one return an escape reads best)
+    def _escape(self, *, in_class: bool) -> tuple[str, bool]:
         rest = self.pattern[self.place + 1 :]
         if not rest:
             raise QueryError("INVALID_FUNCTION_ARGUMENT", f"end of pattern after a backslash in {self.pattern!r}")
@@ -261,16 +280,11 @@ class _Reader:
             literal = self.pattern[self.place : end if end >= 0 else None]
             self.place = end + 2 if end >= 0 else len(self.pattern)
             return f"(?:{re.escape(literal)})", not literal
-        if letter == "h":
-            return _BLANK if in_class else f"[{_BLANK}]", False
-        if letter == "s":
-            return (r"\s\x{b}" if in_class else r"[\s\x{b}]"), False
-        if letter == "Z":
-            return r"(?:\n?\z)", True
-        if letter == "R":
-            return r"(?:\r\n|[\n\x{b}\f\r\x{85}\x{2028}\x{2029}])", False
-        if letter == "e":
-            return r"\x{1b}", False
+        if letter == "Z" and not in_class:
+            return self._end()
+        other = (_OTHER_IN_CLASS if in_class else _OTHER_ESCAPES).get(letter)
+        if other is not None:
+            return other, False
         if letter.isalpha() and letter not in _SAME_ESCAPES:
             raise UntranslatableError(f"\\{letter} in a regular expression")
         return "\\" + letter, letter in "bBAz"

@@ -13,7 +13,7 @@ from queries.athena.literals import text_sql
 from queries.athena.scope import Value
 from queries.athena.types import BIGINT, BOOLEAN, INTEGER, VARBINARY, VARCHAR, array, map_of
 
-_TEXT_TO_TEXT: Final = {"lower": "lower({})", "upper": "upper({})"}
+_TEXT_TO_TEXT: Final = {"lower": "lower({})", "upper": "trino_upper({})"}
 
 
 @scalar(*_TEXT_TO_TEXT, arguments=1)
@@ -57,7 +57,7 @@ def _concat(call: Call) -> Value:
 def _concat_ws(call: Call) -> Value:
     if len(call) == 2 and call.value(1).type.name == "array":
         items = call.of(1, array(VARCHAR))
-        return Value(f"array_to_string(list_filter({items}, lambda e: e IS NOT NULL), {call.text(0)})", VARCHAR)
+        return Value(f"trino_join({items}, {call.text(0)})", VARCHAR)
     return Value(f"concat_ws({', '.join(call.text(i) for i in range(len(call)))})", VARCHAR)
 
 
@@ -208,6 +208,11 @@ def _regexp_like(call: Call) -> Value:
     return Value(f"regexp_matches({call.text(0)}, {text_sql(_pattern(call).duckdb)})", BOOLEAN)
 
 
+def _searched(call: Call, pattern: RegularExpression) -> str:
+    """The text that is searched, where what matches is kept or removed."""
+    return f"trino_without_final_break({call.text(0)})" if pattern.reaches_past_end else call.text(0)
+
+
 def _group(call: Call, pattern: RegularExpression, index: int) -> int:
     group = call.constant_integer(index) if len(call) > index else 0
     if group is None:
@@ -218,7 +223,8 @@ def _group(call: Call, pattern: RegularExpression, index: int) -> int:
 @scalar("regexp_extract", arguments=(2, 3))
 def _regexp_extract(call: Call) -> Value:
     pattern = _pattern(call)
-    group, text, regex = _group(call, pattern, 2), call.text(0), text_sql(pattern.duckdb)
+    group, regex = _group(call, pattern, 2), text_sql(pattern.duckdb)
+    text = call.text(0) if group else _searched(call, pattern)
     found = f"regexp_extract({text}, {regex}, {group})"
     if pattern.may_be_absent(group):
         # A group that took no part is NULL in Trino; here it is told from an empty match by never being empty.
@@ -230,7 +236,7 @@ def _regexp_extract(call: Call) -> Value:
 def _regexp_extract_all(call: Call) -> Value:
     pattern = _pattern(call)
     group = _group(call, pattern, 2)
-    found = f"regexp_extract_all({call.text(0)}, {text_sql(pattern.duckdb)}, {group})"
+    found = f"regexp_extract_all({_searched(call, pattern)}, {text_sql(pattern.duckdb)}, {group})"
     if pattern.may_be_absent(group):
         found = f"list_transform({found}, lambda e: nullif(e, ''))"
     return Value(found, array(VARCHAR))
@@ -238,7 +244,8 @@ def _regexp_extract_all(call: Call) -> Value:
 
 @scalar("regexp_count", arguments=2)
 def _regexp_count(call: Call) -> Value:
-    return Value(f"len(regexp_extract_all({call.text(0)}, {text_sql(_pattern(call).duckdb)}))", BIGINT)
+    pattern = _pattern(call)
+    return Value(f"len(regexp_extract_all({_searched(call, pattern)}, {text_sql(pattern.duckdb)}))", BIGINT)
 
 
 @scalar("regexp_position", arguments=2)
@@ -246,7 +253,7 @@ def _regexp_position(call: Call) -> Value:
     pattern, text = _pattern(call), call.text(0)
     before = text_sql(rf"(?s)\A(.*?)(?:(?-s){pattern.duckdb})")
     sql = f"CASE WHEN regexp_matches({text}, {before}) THEN length(regexp_extract({text}, {before}, 1)) + 1"
-    return Value(f"{sql} WHEN {text} IS NOT NULL THEN -1 END", INTEGER)
+    return Value(f"CAST({sql} WHEN {text} IS NOT NULL THEN -1 END AS INTEGER)", INTEGER)
 
 
 @scalar("regexp_replace", arguments=(2, 3))
@@ -254,9 +261,10 @@ def _regexp_replace(call: Call) -> Value:
     pattern = _pattern(call)
     replacement = call.required_text(2, "a replacement") if len(call) == 3 else ""
     replaced = text_sql(pattern.replacement(replacement))
-    return Value(f"regexp_replace({call.text(0)}, {text_sql(pattern.duckdb)}, {replaced}, 'g')", VARCHAR)
+    return Value(f"regexp_replace({_searched(call, pattern)}, {text_sql(pattern.duckdb)}, {replaced}, 'g')", VARCHAR)
 
 
 @scalar("regexp_split", arguments=2)
 def _regexp_split(call: Call) -> Value:
-    return Value(f"string_split_regex({call.text(0)}, {text_sql(_pattern(call).duckdb)})", array(VARCHAR))
+    pattern = _pattern(call)
+    return Value(f"string_split_regex({_searched(call, pattern)}, {text_sql(pattern.duckdb)})", array(VARCHAR))
