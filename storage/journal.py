@@ -289,15 +289,16 @@ class Journal:
                 return
 
     def _next_trim(self, execute: Callable[..., Any], through: int) -> tuple[int, bool]:
-        size = 0
-        for last, length in execute(
-            "SELECT last_position, length(payload) FROM submissions WHERE first_position <= ? ORDER BY first_position",
-            (through,),
-        ):
-            size += length
-            if size > _TRIM_BYTES_PER_TRANSACTION and last < through:
-                return last, False
-        return through, True
+        """Return up to where one transaction trims, and whether that is all.
+
+        One statement with one row: every row that is fetched gives up the interpreter's lock and has to win it back.
+        """
+        last = execute(
+            "SELECT min(last_position) FROM (SELECT last_position, sum(length(payload)) OVER (ORDER BY first_position)"
+            " AS held FROM submissions WHERE first_position <= ?) WHERE held > ? AND last_position < ?",
+            (through, _TRIM_BYTES_PER_TRANSACTION, through),
+        ).fetchone()[0]
+        return (through, True) if last is None else (last, False)
 
     def move_to_dead_letters(self, letters: Sequence[tuple[Rejection, int]], *, now_us: int) -> None:
         """Keep actions that cannot be flushed as dead letters, each at most once by its position."""
