@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 from sqlglot import exp
 
 from queries.athena import casts
-from queries.athena.errors import UntranslatableError
+from queries.athena.errors import QueryError, UntranslatableError
 from queries.athena.handlers import handles
 from queries.athena.scope import Scope, Value
 from queries.athena.syntax import data_type, require_only
@@ -83,4 +83,6 @@ def _json_query(compiler: ExpressionCompiler, node: exp.JSONExtract, scope: Scop
     if not node.args.get("json_query"):
         raise UntranslatableError("the operator ->")
     require_only(node, "this", "expression", "json_query")
+    if not isinstance(node.expression, exp.Expr):
+        raise QueryError("SYNTAX_ERROR", "JSON_QUERY without a path")
     return compiler.call("json_query", [node.this, node.expression], scope)

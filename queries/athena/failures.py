@@ -13,6 +13,7 @@ _KIND: Final = re.compile(r"^[A-Z][A-Za-z ]* Error: ")
 _UNGROUPED: Final = re.compile(r'column "([^"]+)" must appear in the GROUP BY clause')
 # What DuckDB's messages say, whatever kind of error it calls them.
 _CODES: Final = (
+    (re.compile(r"are not supported$|must be a constant$"), "NOT_SUPPORTED"),
     (re.compile(r"cannot contain (?:aggregates|window functions)"), "EXPRESSION_NOT_SCALAR"),
     (re.compile(r"[Oo]ut of range|Overflow in|[Oo]verflow"), "NUMERIC_VALUE_OUT_OF_RANGE"),
     (re.compile(r"[Cc]ould not convert|[Cc]ould not cast|[Cc]onversion"), "INVALID_CAST_ARGUMENT"),

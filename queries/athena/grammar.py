@@ -39,6 +39,9 @@ class _Parser(TrinoParser):
     FUNCTION_PARSERS: ClassVar = {name: TrinoParser.FUNCTION_PARSERS[name] for name in _SYNTACTIC_FUNCTIONS}
     PLACEHOLDER_PARSERS: ClassVar = {TokenType.PLACEHOLDER: lambda self: exp.Placeholder().update_positions(self._prev)}
 
+    def _warn_unsupported(self) -> None:
+        """Nothing: what is not understood is refused, and nobody's query is written into a log."""
+
 
 class AthenaSql(Trino):
     """Trino's grammar without sqlglot's translation of functions and of array indexes."""
@@ -46,6 +49,10 @@ class AthenaSql(Trino):
     INDEX_OFFSET = 0
     NUMBERS_CAN_BE_UNDERSCORE_SEPARATED = True
     Parser = _Parser
+
+    def to_json_path(self, path: exp.Expr | None) -> exp.Expr | None:
+        """The path as it is written; the functions that take one read it themselves."""
+        return path
 
 
 def tokenize(text: str) -> list[Token]:

@@ -40,6 +40,12 @@ _FRACTIONAL: Final = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
 _STRINGS: Final = {
     "trino_raise(message)": "[NULL][CAST(message AS INTEGER)]",
+    # DuckDB's own function takes a constant separator only, and one that is NULL for the empty one.
+    "trino_join(a, d)": """
+        CASE WHEN d IS NOT NULL THEN substr(array_to_string(
+            list_transform(list_filter(a, lambda e: e IS NOT NULL), lambda e: d || e), ''), length(d) + 1) END""",
+    "trino_join_filled(a, d, filling)": """
+        CASE WHEN filling IS NOT NULL THEN trino_join(list_transform(a, lambda e: coalesce(e, filling)), d) END""",
     "trino_trim(s)": f"trim(s, '{_SPACE}')",
     "trino_ltrim(s)": f"ltrim(s, '{_SPACE}')",
     "trino_rtrim(s)": f"rtrim(s, '{_SPACE}')",
@@ -65,7 +71,7 @@ _STRINGS: Final = {
              WHEN n <= 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Limit must be positive')
              WHEN s IS NULL OR d IS NULL OR n IS NULL THEN NULL
              WHEN len(string_split(s, d)) <= n THEN string_split(s, d)
-             ELSE list_append(string_split(s, d)[1 : n - 1], array_to_string(string_split(s, d)[n:], d)) END""",
+             ELSE list_append(string_split(s, d)[1 : n - 1], trino_join(string_split(s, d)[n:], d)) END""",
     "trino_split_part(s, d, i)": """
         CASE WHEN i <= 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: Index must be greater than zero')
              WHEN d IS NOT NULL THEN string_split(s, d)[i] END""",
@@ -90,7 +96,7 @@ _STRINGS: Final = {
     "trino_characters(s)": "list_transform(generate_series(1, length(s)), lambda i: substr(s, i, 1))",
     "trino_replace(s, a, b)": """
         CASE WHEN a = '' AND s = '' THEN b
-             WHEN a = '' THEN b || array_to_string(trino_characters(s), b) || b
+             WHEN a = '' THEN b || array_to_string(list_transform(trino_characters(s), lambda c: c || b), '')
              ELSE replace(s, a, b) END""",
     "trino_reverse(s)": """
         CASE WHEN strlen(s) = length(s) THEN reverse(s)
@@ -148,10 +154,6 @@ _NUMBERS: Final = {
              ELSE CASE WHEN s[1] = '-' THEN -1 ELSE 1 END * list_reduce(
                  list_transform(trino_characters(ltrim(s, '-')), lambda c: CAST(trino_digit(c) AS BIGINT)),
                  lambda total, digit: total * radix + digit) END""",
-    # DuckDB takes a separator that is NULL for the empty one.
-    "trino_join(a, d)": "CASE WHEN d IS NOT NULL THEN array_to_string(a, d) END",
-    "trino_join_filled(a, d, filling)": """
-        CASE WHEN filling IS NOT NULL THEN trino_join(list_transform(a, lambda e: coalesce(e, filling)), d) END""",
     "trino_width_bucket_of(x, bins)": "CASE WHEN x IS NOT NULL THEN len(list_filter(bins, lambda b: b <= x)) END",
     "trino_width_bucket(x, low, high, n)": """
         CASE WHEN n <= 0 THEN trino_raise('INVALID_FUNCTION_ARGUMENT: bucketCount must be greater than 0')

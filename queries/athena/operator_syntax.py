@@ -168,6 +168,8 @@ def _in(compiler: ExpressionCompiler, node: exp.In, scope: Scope) -> Value:
         kind, query = _one_column(compiler, node.args["query"], scope)
         a, b = _aligned_with_query("IN", left, kind, query)
         return Value(f"({a} IN ({b}))", BOOLEAN)
+    if not node.expressions:
+        raise QueryError("SYNTAX_ERROR", "IN without a value")
     value, *items = operators.aligned("IN", [left, *(compiler.compile(item, scope) for item in node.expressions)])
     return Value(f"({value} IN ({', '.join(items)}))", BOOLEAN)
 

@@ -245,6 +245,8 @@ class QueryTranslator:
 
     def _group_item(self, item: exp.Expr, width: int, scope: Scope) -> str:
         if isinstance(item, exp.GroupingSets | exp.Rollup | exp.Cube):
+            if not item.expressions:
+                raise QueryError("SYNTAX_ERROR", "GROUP BY without an expression")
             word = {"groupingsets": "GROUPING SETS", "rollup": "ROLLUP", "cube": "CUBE"}[item.key]
             return f"{word} ({', '.join(self._group_item(each, width, scope) for each in item.expressions)})"
         if isinstance(item, exp.Tuple):

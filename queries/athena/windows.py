@@ -93,11 +93,9 @@ def _compile(compiler: ExpressionCompiler, parts: _Parts, scope: Scope, over: st
         value = compiler.call(parts.name, parts.arguments, scope)
         raise QueryError("FUNCTION_NOT_WINDOW", f"{parts.name} of type {value.type} takes no OVER, FILTER or DISTINCT")
     call: Aggregate = build(Call(parts.name, parts.arguments, scope, compiler))
-    if parts.distinct and len(call.arguments) > 1 and parts.name != "count":
-        raise UntranslatableError(f"DISTINCT in {parts.name} with several arguments")
+    if parts.distinct and (len(call.arguments) > 1 or call.arguments == ["*"]):
+        raise UntranslatableError(f"DISTINCT in {parts.name} of anything but one argument")
     arguments = ", ".join(call.arguments)
-    if parts.distinct and len(call.arguments) > 1:
-        arguments = f"({arguments})"
     order = f" ORDER BY {order_text(compiler, parts.order, scope)}" if parts.order else ""
     where = f" FILTER (WHERE {compiler.boolean(parts.filter, scope)})" if parts.filter is not None else ""
     text = f"{call.function}({'DISTINCT ' if parts.distinct else ''}{arguments}{order}{parts.nulls}){where}{over}"
@@ -153,6 +151,8 @@ def _frame_text(compiler: ExpressionCompiler, spec: exp.Expr, scope: Scope) -> s
         value, side = spec.args.get(which), str(spec.args.get(f"{which}_side") or "").upper()
         if value is None:
             return "CURRENT ROW"
+        if value == "UNBOUNDED" and not side:
+            raise QueryError("SYNTAX_ERROR", "UNBOUNDED without PRECEDING or FOLLOWING")
         text = value.upper() if isinstance(value, str) else compiler.compile(value, scope).sql
         return f"{text} {side}".rstrip()
 

@@ -399,6 +399,11 @@ def test_what_is_not_a_constant_evaluates_as_constants_do() -> None:
         ("to_iso8601(d)", "2020-02-29"),
         ("array_sort(a, (x, y) -> if(x is null, -1, if(y is null or x < y, 1, -1)))", "[null, 3, 1]"),
         ("reduce(a, 0, (s, x) -> s + coalesce(x, n), s -> s)", "6"), ("url_extract_parameter(u, 'q')", "x y"),
+        ("array_join(a, s)", "1abcd3"), ("array_join(a, s, u)", "1abcdhttp://h/?q=x+yabcd3"),
+        ("replace('b-', '', s)", "abcdbabcd-abcd"), ("replace(s, substr(s, n, 1), j)", 'a{"k": [1, 2]}cd'),
+        ("split('1abcd2abcd3', s, n)", "[1, 2abcd3]"), ("concat_ws(s, array['x', 'y'])", "xabcdy"),
+        ("lpad('x', n + 1, s)", "abx"), ("translate(u, s, 'xyz')", "http://h/?q=x+y"), ("strpos(u, '/', n)", "7"),
+        ("date_trunc('month', d)", "2020-02-01"), ("slice(a, n, 1)", "[null]"), ("contains(a, n + 1)", "true"),
     ]  # fmt: skip
     source = (
         "(values ('abcd', 2, date '2020-02-29', array[1, null, 3], '{\"k\": [1, 2]}', 'http://h/?q=x+y'), "

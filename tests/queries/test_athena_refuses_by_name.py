@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+
 import pytest
 
 from queries.athena.errors import MalformedQuery, QueryError, UntranslatableError
@@ -128,6 +130,11 @@ MISTAKES = [
     ("select timestamp '2020-01-01 00:00 Mars/Base'", "INVALID_FUNCTION_ARGUMENT", "Mars/Base", (1, 18)),
     ("select date '2020-02-30'", "INVALID_CAST_ARGUMENT", "Cannot cast '2020-02-30' to date", None),
     ("select cast(1 as nothing)", "SYNTAX_ERROR", "nothing", (1, 18)),
+    ("select count(distinct type, date) from actions", "FUNCTION_NOT_FOUND", "for function count", (1, 8)),
+    ("select 1 in ()", "SYNTAX_ERROR", "IN without a value", None),
+    ("select json_query('{}')", "SYNTAX_ERROR", "JSON_QUERY without a path", None),
+    ("select type from actions group by rollup ()", "SYNTAX_ERROR", "GROUP BY without an expression", None),
+    ("select sum(1) over (rows unbounded)", "SYNTAX_ERROR", "PRECEDING or FOLLOWING", None),
     ("with a as (select 1) select * from b", "TABLE_NOT_FOUND", "b", None),
 ]
 
@@ -214,3 +221,12 @@ def test_a_query_that_is_nested_too_deep_is_an_error_and_nothing_worse(text: str
     with pytest.raises(QueryError) as raised:
         answer(text)
     assert raised.value.code in ("STACK_OVERFLOW", "SYNTAX_ERROR")
+
+
+@pytest.mark.parametrize(
+    "text", ["if secret", "select json_query('{}', '$.{secret')", "select secret(", "describe secret"]
+)
+def test_nobodys_query_is_written_into_a_log(text: str, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.DEBUG), pytest.raises(QueryError):
+        answer(text)
+    assert "secret" not in caplog.text

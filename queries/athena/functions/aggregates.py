@@ -45,7 +45,7 @@ def _cast_to(kind: TrinoType) -> str:
     return "CAST({} AS " + duckdb_type(kind) + ")"
 
 
-@aggregate("count", arguments=(0, 64))
+@aggregate("count", arguments=(0, 1))
 def _count(call: Call) -> Aggregate:
     if len(call) == 0 or isinstance(call.nodes[0], exp.Star):
         return Aggregate("count", ["*"], BIGINT)
