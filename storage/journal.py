@@ -17,7 +17,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import apsw
 
@@ -38,8 +38,6 @@ _ROW_OVERHEAD_BYTES: Final = 64
 _INSERT_ROWS_MAX: Final = 128
 
 _PRAGMAS: Final = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "auto_vacuum": 2}
-
-T = TypeVar("T")
 
 
 _ROWS: Final = "SELECT first_position, last_position, received_at_us, user_id, session_id, payload FROM submissions"
