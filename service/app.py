@@ -88,6 +88,10 @@ def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreO
         if metrics_ is not None:
             metrics_.flush_errors.labels(type(error).__name__).inc()
 
+    def on_chore_error(chore: str, _: BaseException) -> None:
+        if metrics_ is not None:
+            metrics_.chore_errors.labels(chore).inc()
+
     return StoreOptions(
         flush=FlushLimits(
             interval_ms_max=settings.flush_interval_ms_max,
@@ -100,6 +104,7 @@ def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreO
         idempotency_bytes_max=settings.idempotency_bytes_max,
         on_flush=on_flush,
         on_flush_error=on_flush_error,
+        on_chore_error=on_chore_error,
     )
 
 

@@ -7,48 +7,21 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.settings import Settings, SettingsError, load_settings
+from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, store_to_read
+from service.settings import STRUCTURED, Settings
 from service.settings_flags import settings_options
 
 if TYPE_CHECKING:
     from service.importing import Target
-    from storage.store import Store
 
-F = TypeVar("F", bound=Callable[..., Any])
-
-_SERVE_SETTINGS = [name for name in Settings.__struct_fields__ if name not in ("action_types", "athena_work_groups")]
-_FOLDER_SETTINGS = ["data", "state"]
-
-
-@contextmanager
-def _errors_told() -> Iterator[None]:
-    """Turn foreseen errors into one line and exit code 1."""
-    from storage.errors import StoreError
-
-    try:
-        yield
-    except (StoreError, SettingsError, OSError) as error:
-        raise click.ClickException(str(error)) from error
-
-
-def _settings(config: Path | None, flags: dict[str, Any]) -> Settings:
-    given = {name: value for name, value in flags.items() if value is not None}
-    return load_settings(config=config, environ=os.environ, flags=given)
-
-
-def _config_option(function: F) -> F:
-    return click.option(
-        "--config",
-        type=click.Path(exists=True, dir_okay=False, path_type=Path),
-        help="Settings file; ./actionlake.toml if there is one.",
-    )(function)
+_SERVE_SETTINGS = [name for name in Settings.__struct_fields__ if name not in STRUCTURED]
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110})
@@ -58,12 +31,12 @@ def main() -> None:
 
 
 @main.command()
-@_config_option
+@config_option
 @settings_options(_SERVE_SETTINGS)
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve submissions, retrievals and SQL over HTTP."""
-    with _errors_told():
-        settings = _settings(config, flags)
+    with errors_told():
+        settings = settings_of(config, flags)
         from service.server import serve as serve_settings
 
         serve_settings(settings)
@@ -72,8 +45,8 @@ def serve(config: Path | None, **flags: Any) -> None:
 @main.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--url", help="Submit to a running service instead of opening the folder, e.g. http://127.0.0.1:8080.")
-@_config_option
-@settings_options(_FOLDER_SETTINGS)
+@config_option
+@settings_options(FOLDER_SETTINGS)
 def import_files(files: tuple[Path, ...], url: str | None, config: Path | None, **flags: Any) -> None:
     """Import submissions from NDJSON files (.gz and .zst too); running it again adds nothing.
 
@@ -81,7 +54,7 @@ def import_files(files: tuple[Path, ...], url: str | None, config: Path | None, 
     """
     if url is not None and flags.get("data") is not None:
         raise click.UsageError("give --data or --url, not both")
-    with _errors_told(), _import_target(_settings(config, flags), url) as target:
+    with errors_told(), _import_target(settings_of(config, flags), url) as target:
         _import(files, target)
 
 
@@ -155,12 +128,12 @@ def _import(files: tuple[Path, ...], target: Target) -> None:
     show_default=True,
     help="How to print the result of QUERY.",
 )
-@_config_option
-@settings_options(_FOLDER_SETTINGS)
+@config_option
+@settings_options(FOLDER_SETTINGS)
 def sql(query: str | None, output_format: str, config: Path | None, **flags: Any) -> None:
     """Run one QUERY over the table `actions`, or open the interactive shell; also beside a running service."""
-    with _errors_told():
-        store = _read_store(_settings(config, flags))
+    with errors_told():
+        store = store_to_read(settings_of(config, flags))
         try:
             from queries.local_sql import LocalSql, LocalSqlError
             from service.sql_shell import run_shell, write_result
@@ -179,26 +152,19 @@ def sql(query: str | None, output_format: str, config: Path | None, **flags: Any
 
 @main.command()
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-@_config_option
-@settings_options(_FOLDER_SETTINGS)
+@config_option
+@settings_options(FOLDER_SETTINGS)
 def status(as_json: bool, config: Path | None, **flags: Any) -> None:  # noqa: FBT001 - click passes by name
     """Show what a folder holds: files, rows, bytes, watermark, journal depth, dead letters."""
-    with _errors_told():
+    with errors_told():
         from service.status import describe_status, print_status
 
-        store = _read_store(_settings(config, flags))
+        store = store_to_read(settings_of(config, flags))
         try:
             figures = describe_status(store)
         finally:
             store.close(flush=False)
         print_status(figures, as_json=as_json)
-
-
-def _read_store(settings: Settings) -> Store:
-    from service.app import store_paths
-    from storage.store import read_store
-
-    return read_store(store_paths(settings), settings.action_schema())
 
 
 if __name__ == "__main__":

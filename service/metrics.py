@@ -54,6 +54,12 @@ class Metrics:
         self.flushed_files = Counter("actionlake_flushed_files", "Data files written by flushes", registry=registry)
         self.flushed_bytes = Counter("actionlake_flushed_bytes", "Bytes of these files", registry=registry)
         self.flush_errors = Counter("actionlake_flush_errors", "Flushes that failed", ["error"], registry=registry)
+        self.chore_errors = Counter(
+            "actionlake_chore_errors",
+            "Upkeep of the table that failed and is tried again",
+            ["chore"],
+            registry=registry,
+        )
         self.retrieval_seconds = Histogram(
             "actionlake_retrieval_seconds", "Retrievals, from request to answer", buckets=_FAST_S, registry=registry
         )

@@ -176,7 +176,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 _TYPES: Final = get_type_hints(Settings, include_extras=True)
-_STRUCTURED: Final = ("action_types", "athena_work_groups")
+STRUCTURED: Final = ("action_types", "athena_work_groups")
 
 
 def load_settings(*, config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
@@ -256,7 +256,7 @@ def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
             # Other programs may use the prefix; `unknown_variables` lets the service warn of a misspelt setting.
             continue
         value: Any = environ[variable]
-        if name in _STRUCTURED:
+        if name in STRUCTURED:
             try:
                 value = msgspec.json.decode(value)
             except msgspec.DecodeError as error:
@@ -334,7 +334,7 @@ def document() -> str:
     ]
     for name in Settings.__struct_fields__:
         value = getattr(defaults, name)
-        shown = "see below" if name in _STRUCTURED else "" if value is None else f"`{_toml(value)}`"
+        shown = "see below" if name in STRUCTURED else "" if value is None else f"`{_toml(value)}`"
         lines.append(f"| `{name}` | {shown} | {describe_type(name)} | {description(name)} |")
     lines += ["", "## Example", "", "```toml", *_example(defaults), "```", ""]
     return "\n".join(lines)

@@ -6,6 +6,7 @@ StoreError
 │   └── DiskFull    no space left; nothing was kept; goes on by itself when space returns
 ├── StoreFailed     an earlier write or fsync failed; reads go on, a restart recovers
 ├── CommitRefused   the table did not take a commit; nothing is lost, it is tried again by itself
+├── RewriteConflict another rewrite of the table was first; nothing was changed, plan again from what is there now
 ├── StoreLocked     another process holds the folder
 └── CorruptData     a file is damaged; the message names the file, the place and what to do
 """
@@ -43,6 +44,10 @@ class StoreFailed(StoreError):
 
 class CommitRefused(StoreError):
     """The table did not take a commit. The rows are safe in the journal, and the flush is tried again by itself."""
+
+
+class RewriteConflict(StoreError):
+    """Another rewrite of the table was first. Nothing was changed: plan again from a new snapshot."""
 
 
 class StoreLocked(StoreError):

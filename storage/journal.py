@@ -26,7 +26,7 @@ from storage.dead_letters import count_dead_letters, insert_dead_letters, read_d
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.idempotency import delete_keys, newest_key_beyond, remember_keys, without_repetitions
-from storage.journal_records import SCHEMA_VERSION, STATE, TABLES, Append, JournalState
+from storage.journal_records import SCHEMA_VERSION, STATE, Append, JournalState, upgrade_statements
 from storage.latch import Latch
 from storage.submission import Rejection, Submission
 
@@ -93,11 +93,12 @@ class Journal:
             connection.execute(f"PRAGMA auto_vacuum = {_PRAGMAS['auto_vacuum']}")
             connection.execute("PRAGMA page_size = 4096")
             connection.execute("BEGIN IMMEDIATE")
-            connection.execute(TABLES)
+            connection.execute(upgrade_statements(0))
             connection.execute(
-                "INSERT INTO journal VALUES (1, ?, 1, 0, ?, 0, 0, 0)", (new_journal_id(), durable_version)
+                "INSERT INTO journal (only, id, next_position, trimmed_position, durable_version, lake_version_min,"
+                " bytes, flush_requested_position) VALUES (1, ?, 1, 0, ?, 0, 0, 0)",
+                (new_journal_id(), durable_version),
             )
-            connection.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
             connection.execute("COMMIT")
             connection.close()
             fsync_path(unfinished)
@@ -105,6 +106,34 @@ class Journal:
             fsync_path(path.parent)
         except (apsw.Error, OSError) as error:
             raise StoreFailed(f"the journal {path} could not be made: {error}") from error
+
+    @staticmethod
+    def upgrade(path: Path) -> None:
+        """Bring a journal of an older format to the present one, durably; without effect on one that is.
+
+        Only for the holder of the folder's lock, before anybody else opens the journal.
+
+        Raises:
+            CorruptData: it is no journal, or of a format that only a newer program knows.
+            StoreFailed: it could not be written.
+        """
+        try:
+            connection = apsw.Connection(str(path), flags=apsw.SQLITE_OPEN_READWRITE)
+            try:
+                connection.execute("PRAGMA synchronous = FULL")
+                connection.execute("BEGIN IMMEDIATE")
+                version = connection.pragma("user_version")
+                if version == 0:
+                    raise CorruptData(f"{path} is not a journal")
+                if version != SCHEMA_VERSION:
+                    connection.execute(upgrade_statements(version))
+                connection.execute("COMMIT")
+            finally:
+                connection.close()
+        except (apsw.CorruptError, apsw.NotADBError) as error:
+            raise CorruptData(f"the journal {path} is damaged ({error}); restore it from a backup") from error
+        except apsw.Error as error:
+            raise StoreFailed(f"the journal {path} could not be brought to a new format: {error}") from error
 
     def _connect(self, *, read_only: bool) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE

@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from storage.errors import InvalidInput
+from storage.errors import CorruptData, InvalidInput
 from storage.submission import Rejection, Submission
 
-SCHEMA_VERSION: Final = 1
-
-TABLES: Final = """
+# The tables of format 1. A new journal is made in that format and brought up to date like an old one, so that there is
+# one way to each format.
+_TABLES_1: Final = """
 CREATE TABLE journal (
   only INTEGER PRIMARY KEY CHECK (only = 1),
   id TEXT NOT NULL,
@@ -51,6 +51,25 @@ CREATE TABLE idempotency_keys (
 ) STRICT, WITHOUT ROWID;
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (stored_at_us);
 """
+
+# Format → the statements that bring a journal of that format to the next one.
+_UPGRADES: Final[Mapping[int, str]] = {}
+
+SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
+
+
+def upgrade_statements(from_version: int) -> str:
+    """The SQL that brings a journal of format *from_version* (0: an empty database) to `SCHEMA_VERSION`.
+
+    Raises:
+        CorruptData: there is no such format, or only a newer program knows it.
+    """
+    if not 0 <= from_version <= SCHEMA_VERSION:
+        raise CorruptData(f"a journal of format {from_version} is not known here; {SCHEMA_VERSION} is the newest")
+    steps = [_TABLES_1] if from_version == 0 else []
+    steps += [_UPGRADES[version] for version in range(max(1, from_version), SCHEMA_VERSION)]
+    return "".join([*steps, f"PRAGMA user_version = {SCHEMA_VERSION};"])
+
 
 STATE: Final = (
     "SELECT id, next_position, trimmed_position, durable_version, lake_version_min, bytes, flush_requested_position"

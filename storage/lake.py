@@ -22,11 +22,11 @@ from typing import Any, Final
 import pyarrow as pa
 from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
-from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, Transaction
+from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, RemoveAction, Transaction
 
 from storage.data_files import DataFile, WrittenFile
 from storage.durable_files import fsync_path, make_durable_folder
-from storage.errors import CommitRefused, CorruptData, StoreFailed
+from storage.errors import CommitRefused, CorruptData, RewriteConflict, StoreFailed
 from storage.schema import PARTITION_COLUMNS, ActionSchema
 
 _CONFIGURATION: Final = {
@@ -36,6 +36,8 @@ _CONFIGURATION: Final = {
     "delta.checkpointInterval": "1000000000",
     "delta.enableExpiredLogCleanup": "false",
 }
+# The app id of everything that replaces files by others: two rewrites from the same version cannot both be committed.
+MAINTENANCE: Final = "maintenance"
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 _MILLISECOND_US: Final = 1000
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
@@ -191,6 +193,76 @@ class Lake:
             self._table.update_incremental()
             return int(self._table.version())
 
+    def rewrite(self, removed: Sequence[DataFile], added: Sequence[WrittenFile], *, data_change: bool) -> int:
+        """Replace files by others in one commit, with the next number of the application transaction `maintenance`.
+
+        Committed from a freshly loaded handle, in which every one of *removed* is checked to be in the table. The
+        added files are durable already; the commit is not, until `sync`. The removed files stay on disk.
+
+        Args:
+            removed: files of a snapshot, at least one.
+            added: what takes their place; none where nothing is left.
+            data_change: False where the rows are the same as before (compaction).
+
+        Returns:
+            The version that holds the change; also where the library raised an error after it had committed.
+
+        Raises:
+            RewriteConflict: another rewrite was first; nothing was committed. Plan again from a new snapshot.
+            CommitRefused: the commit was refused; nothing was committed.
+        """
+        with self._lock:
+            self._table.update_incremental()
+            before = int(self._table.transaction_version(MAINTENANCE) or 0)
+            self._require_live(removed)
+            try:
+                self._table.create_write_transaction(
+                    [self._remove_action(one, data_change=data_change) for one in removed]
+                    + [_add_action(one, data_change=data_change) for one in added],
+                    "append",
+                    Schema.from_arrow(self.schema.table_schema),
+                    partition_by=list(PARTITION_COLUMNS),
+                    commit_properties=CommitProperties(app_transactions=[Transaction(MAINTENANCE, before + 1)]),
+                    post_commithook_properties=_NO_HOOKS,
+                )
+            except Exception as error:
+                # Any error may mean "committed": only the table knows.
+                self._table = DeltaTable(str(self.folder))
+                if not self._holds(removed, added):
+                    if int(self._table.transaction_version(MAINTENANCE) or 0) != before:
+                        raise RewriteConflict(f"another rewrite of {self.folder} was first: {error}") from error
+                    raise CommitRefused(f"{self.folder} did not take a rewrite: {_first_line(error)}") from error
+            self._table.update_incremental()
+            return int(self._table.version())
+
+    def _live_paths(self) -> set[str]:
+        adds: Any = pa.table(self._table.get_add_actions(flatten=True))
+        return set(adds["path"].to_pylist())
+
+    def _require_live(self, files: Sequence[DataFile]) -> None:
+        live = self._live_paths()
+        for one in files:
+            if self._relative(one) not in live:
+                raise RewriteConflict(f"{one.path} is no longer in the table: another rewrite was first")
+
+    def _holds(self, removed: Sequence[DataFile], added: Sequence[WrittenFile]) -> bool:
+        live = self._live_paths()
+        return all(one.relative_path in live for one in added) and not any(
+            self._relative(one) in live for one in removed
+        )
+
+    def _relative(self, one: DataFile) -> str:
+        return Path(one.path).relative_to(self.folder).as_posix()
+
+    def _remove_action(self, one: DataFile, *, data_change: bool) -> RemoveAction:
+        return RemoveAction(
+            path=self._relative(one),
+            data_change=data_change,
+            deletion_timestamp=_now_ms(),
+            size=one.size_bytes,
+            partition_values={"date": one.date.isoformat(), "type": one.type},
+        )
+
     def sync(self, *, after_version: int, through_version: int) -> None:
         """Fsync the log entries of the versions above *after_version*, and the log's folder.
 
@@ -283,7 +355,11 @@ def _entry_name(version: int) -> str:
     return f"{version:020d}.json"
 
 
-def _add_action(one: WrittenFile) -> AddAction:
+def _now_ms() -> int:
+    return int(datetime.datetime.now(datetime.UTC).timestamp() * 1000)
+
+
+def _add_action(one: WrittenFile, *, data_change: bool = True) -> AddAction:
     statistics = {
         "numRecords": one.rows,
         "minValues": {"time": _iso(one.time_min_us), "position": one.position_min},
@@ -294,8 +370,8 @@ def _add_action(one: WrittenFile) -> AddAction:
         path=one.relative_path,
         size=one.size_bytes,
         partition_values={"date": one.date.isoformat(), "type": one.type},
-        modification_time=int(datetime.datetime.now(datetime.UTC).timestamp() * 1000),
-        data_change=True,
+        modification_time=_now_ms(),
+        data_change=data_change,
         stats=json.dumps(statistics),
     )
 

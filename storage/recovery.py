@@ -67,6 +67,8 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
     make_durable_folder(paths.state)
     had_journal = paths.journal.exists()
     had_table = newest_version(paths.table) >= 0 and (had_journal or not _is_torn_creation(paths.table))
+    if had_journal:
+        Journal.upgrade(paths.journal)
     if not had_table and had_journal:
         _require_untouched(paths, latch)
     if not had_table:

@@ -22,6 +22,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from storage.caretaker import Caretaker, Chore
 from storage.columns import JournalRow
 from storage.data_files import DataFile
 from storage.durable_files import make_durable_folder
@@ -55,6 +56,7 @@ class StoreOptions:
     Attributes:
         on_flush: called after each commit to the lake, in the leader's thread.
         on_flush_error: called for each failed attempt.
+        on_chore_error: called with the chore's name when upkeep of the table failed; it is tried again.
     """
 
     flush: FlushLimits = field(default_factory=FlushLimits)
@@ -64,6 +66,7 @@ class StoreOptions:
     now_us: Callable[[], int] = system_now_us
     on_flush: Callable[[FlushResult], None] = lambda _: None
     on_flush_error: Callable[[BaseException], None] = lambda _: None
+    on_chore_error: Callable[[str, BaseException], None] = lambda _name, _error: None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +122,7 @@ class Store:
         self._read_lock = threading.Lock()
         self._lock: FileLock | None = None
         self._leader: Leader | None = None
+        self._caretaker: Caretaker | None = None
 
     def own(self, lock: FileLock) -> None:
         """Release *lock* when this store is closed."""
@@ -213,6 +217,12 @@ class Store:
             on_error=options.on_flush_error,
         )
 
+        self._caretaker = Caretaker(self._chores(), leads=lambda: self.leads, on_error=options.on_chore_error)
+
+    def _chores(self) -> list[Chore]:
+        """What the leader does for the table besides flushing, in the order in which it matters."""
+        return []
+
     @property
     def leads(self) -> bool:
         """Whether this process is the one that flushes."""
@@ -280,6 +290,8 @@ class Store:
             StoreError: the last flush failed; the store is closed all the same, and nothing is lost.
         """
         try:
+            if self._caretaker is not None:
+                self._caretaker.stop()
             if self._leader is not None:
                 self._leader.stop()
                 if flush:

@@ -1,0 +1,62 @@
+"""What all commands share: settings from flags and file, the folder's store, and errors as one line."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+import click
+
+from service.settings import Settings, SettingsError, load_settings
+
+if TYPE_CHECKING:
+    from storage.store import Store
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+FOLDER_SETTINGS: Final = ("data", "state")
+
+
+@contextmanager
+def errors_told() -> Iterator[None]:
+    """Turn foreseen errors into one line and exit code 1."""
+    from storage.errors import StoreError
+
+    try:
+        yield
+    except (StoreError, SettingsError, OSError) as error:
+        raise click.ClickException(str(error)) from error
+
+
+def settings_of(config: Path | None, flags: dict[str, Any]) -> Settings:
+    """Read the settings of a command; flags that were not given are None.
+
+    Raises:
+        SettingsError: as `load_settings`.
+    """
+    given = {name: value for name, value in flags.items() if value is not None}
+    return load_settings(config=config, environ=os.environ, flags=given)
+
+
+def config_option(function: F) -> F:
+    """Decorate a command with `--config`."""
+    return click.option(
+        "--config",
+        type=click.Path(exists=True, dir_okay=False, path_type=Path),
+        help="Settings file; ./actionlake.toml if there is one.",
+    )(function)
+
+
+def store_to_read(settings: Settings) -> Store:
+    """Open the folder's store for reading, whether or not a service holds it; to be closed.
+
+    Raises:
+        FileNotFoundError, CorruptData: as `read_store`.
+    """
+    from service.app import store_paths
+    from storage.store import read_store
+
+    return read_store(store_paths(settings), settings.action_schema())
