@@ -33,13 +33,12 @@ from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
 from service.settings import Settings, settings_from_environ
 from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
+from service.store_settings import store_options, store_paths, submission_limits
 from service.submissions import SubmitEndpoint
 from storage.errors import StoreError
-from storage.flush import FlushLimits, FlushResult
 from storage.group_commit import SWITCH_INTERVAL_S
-from storage.paths import StorePaths
-from storage.store import Store, StoreOptions, join_store, system_now_us
-from storage.submission import SubmissionLimits, SubmissionParser
+from storage.store import Store, join_store, system_now_us
+from storage.submission import SubmissionParser
 
 SUPERVISED_VARIABLE: Final = "ACTIONLAKE_SUPERVISED"
 SUBMIT_PATHS: Final = ("/api/submitlogs", "/api/submitlogs/")
@@ -51,63 +50,6 @@ _ATHENA_THREADS: Final = 32
 _log = logging.getLogger("actionlake.service")
 
 
-def store_paths(settings: Settings) -> StorePaths:
-    """Where the settings put the store."""
-    return StorePaths.of(settings.data, settings.state)
-
-
-def submission_limits(settings: Settings) -> SubmissionLimits:
-    """The limits of a submission by the settings."""
-    return SubmissionLimits(
-        body_bytes_max=settings.submit_body_bytes_max,
-        actions_max=settings.submit_actions_max,
-        properties_bytes_max=settings.action_properties_bytes_max,
-        id_bytes_max=settings.id_bytes_max,
-        depth_max=settings.json_depth_max,
-        time_ahead_us_max=settings.time_ahead_ms_max * 1000,
-    )
-
-
-def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreOptions:
-    """How the store behaves by the settings; *metrics_* are told of flushes."""
-
-    def on_flush(result: FlushResult) -> None:
-        _log.info(
-            "flushed rows=%d files=%d bytes=%d version=%d seconds=%.3f",
-            result.rows, result.files, result.bytes, result.version, result.seconds,
-        )  # fmt: skip
-        if metrics_ is not None:
-            metrics_.flush_seconds.observe(result.seconds)
-            metrics_.flushed_rows.inc(result.rows)
-            metrics_.flushed_files.inc(result.files)
-            metrics_.flushed_bytes.inc(result.bytes)
-            if result.rejected:
-                metrics_.rejected.labels("unflushable").inc(result.rejected)
-
-    def on_flush_error(error: BaseException) -> None:
-        if metrics_ is not None:
-            metrics_.flush_errors.labels(type(error).__name__).inc()
-
-    def on_chore_error(chore: str, _: BaseException) -> None:
-        if metrics_ is not None:
-            metrics_.chore_errors.labels(chore).inc()
-
-    return StoreOptions(
-        flush=FlushLimits(
-            interval_ms_max=settings.flush_interval_ms_max,
-            rows_max=settings.flush_rows_max,
-            bytes_max=settings.flush_bytes_max,
-            partitions_max=settings.flush_partitions_max,
-        ),
-        journal_bytes_max=settings.journal_bytes_max,
-        idempotency_retention_hours=settings.idempotency_retention_hours,
-        idempotency_bytes_max=settings.idempotency_bytes_max,
-        on_flush=on_flush,
-        on_flush_error=on_flush_error,
-        on_chore_error=on_chore_error,
-    )
-
-
 class _Service:
     """What one process holds while it serves."""
 
@@ -115,7 +57,7 @@ class _Service:
         # The group commit's thread and the event loop hand the interpreter's lock to and fro.
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         paths = store_paths(settings)
-        self.store: Store = join_store(paths, settings.action_schema(), store_options(settings, metrics_))
+        self.store: Store = join_store(paths, settings.action_schema(), store_options(settings))
         self.engine = Engine(
             EngineLimits(
                 memory_bytes_max=settings.query_memory_bytes_max,
@@ -178,19 +120,15 @@ class _Service:
             pending_bytes_max=settings.submit_pending_bytes_max,
             now_us=system_now_us,
         )
-        self.store.start_leading()
 
     async def close(self) -> None:
-        """Commit what waits, finish what runs, flush what is left."""
+        """Commit what waits, and finish what runs; the keeper flushes what is left."""
         await asyncio.to_thread(self.submit.close)
         await self.retrievals.close()
         await self.athena.close()
         await self.sql.close()
         self.engine.close()
-        try:
-            await asyncio.to_thread(self.store.close, flush=True)
-        except StoreError as error:
-            _log.error("the last flush failed, the rows stay in the journal: %s", error)
+        await asyncio.to_thread(self.store.close, flush=False)
 
 
 def create_app(settings: Settings) -> ASGIApp:

@@ -71,7 +71,7 @@ def _import_target(settings: Settings, url: str | None) -> Iterator[Target]:
         except httpx.InvalidURL as error:
             raise click.ClickException(f"{url}: {error}") from error
         return
-    from service.app import store_options, store_paths, submission_limits
+    from service.store_settings import store_options, store_paths, submission_limits
     from storage.store import open_store
     from storage.submission import SubmissionParser
 

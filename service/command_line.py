@@ -56,7 +56,7 @@ def store_to_read(settings: Settings) -> Store:
     Raises:
         FileNotFoundError, CorruptData: as `read_store`.
     """
-    from service.app import store_paths
+    from service.store_settings import store_paths
     from storage.store import read_store
 
     return read_store(store_paths(settings), settings.action_schema())

@@ -1,13 +1,14 @@
-"""What `/metrics` tells, as Prometheus metrics. With several workers they are summed over all of them."""
+"""What `/metrics` tells, as Prometheus metrics, summed over all processes of a service."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Histogram, generate_latest, values
 from prometheus_client import multiprocess as prometheus_multiprocess
 from prometheus_client.metrics_core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -17,6 +18,13 @@ CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 
 _FAST_S: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
 _SLOW_S: Final = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+
+def share_metrics(folder: Path) -> None:
+    """Let this process, and those that it starts from now on, count into files of *folder*."""
+    os.environ[MULTIPROCESS_VARIABLE] = str(folder)
+    # The library looks at the variable when it is imported, which is done in this process.
+    values.ValueClass = values.MultiProcessValue()  # type: ignore[no-untyped-call]
 
 
 class Metrics:

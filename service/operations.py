@@ -57,12 +57,16 @@ def journal_readings(store: Store) -> list[Reading]:
     """Read the journal's depth, size and age, and the latch."""
     state = store.journal.state()
     oldest = store.journal.oldest_received_at_us()
-    age_s = 0.0 if oldest is None else max(0, store.options.now_us() - oldest) / 1_000_000
+    now_us = store.options.now_us()
+    age_s = 0.0 if oldest is None else max(0, now_us - oldest) / 1_000_000
+    looked_at_us = store.leader_looked_at_us
+    idle_s = 0.0 if looked_at_us is None else max(0, now_us - looked_at_us) / 1_000_000
     failed = store.latch is not None and store.latch.reason is not None
     return [
         Reading("actionlake_journal_depth", "Actions that are in the journal only", state.depth),
         Reading("actionlake_journal_bytes", "Bytes of these actions in the journal", state.bytes),
         Reading("actionlake_journal_age_seconds", "Age of the oldest of them", age_s),
         Reading("actionlake_journal_head", "The last position that is taken", state.head),
+        Reading("actionlake_keeper_seconds_since_look", "Seconds since the keeper looked at the journal", idle_s),
         Reading("actionlake_store_failed", "1 after a failed write, until a restart", float(failed)),
     ]

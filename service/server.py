@@ -1,4 +1,8 @@
-"""`actionlake serve`: take the folder, recover it, and serve it by one process or several."""
+"""`actionlake serve`: take the folder, recover it, and serve it by one process or several, beside their keeper.
+
+The order of an end: no more connections are accepted, requests under way are answered, the keeper flushes what is
+left, the folder is given back.
+"""
 
 from __future__ import annotations
 
@@ -7,20 +11,24 @@ import os
 import shutil
 import signal
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from service.access import is_loopback
-from service.app import SUPERVISED_VARIABLE, create_app, store_options, store_paths
+from service.app import SUPERVISED_VARIABLE, create_app
+from service.keeper_process import KeeperProcess
 from service.logs import configure_logging
-from service.metrics import MULTIPROCESS_VARIABLE
+from service.metrics import share_metrics
 from service.settings import Settings, SettingsError, to_environ, unknown_variables
-from storage.errors import StoreError, StoreFailed
-from storage.locks import FileLock
+from service.store_settings import store_paths
+from storage.errors import StoreFailed
 from storage.recovery import RecoveryReport
-from storage.store import join_store, lock_and_recover
+from storage.store import lock_and_recover
 
 _BACKLOG = 2048
 
@@ -53,7 +61,7 @@ def serve(settings: Settings) -> None:
     # in order, with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_in_order)
-    with lock, listener:
+    with lock, listener, _shared_metrics(lock.path.parent / "metrics"), KeeperProcess(settings):
         _tell(report)
         _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)
         if settings.workers == 1:
@@ -62,7 +70,7 @@ def serve(settings: Settings) -> None:
             if not server.started:
                 raise StoreFailed("the service did not start; the log above says why")
         else:
-            _supervise(settings, listener, lock)
+            _supervise(settings, listener)
 
 
 def _exit_in_order(_: int, __: FrameType | None) -> None:
@@ -85,28 +93,23 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
     )
 
 
-def _supervise(settings: Settings, listener: socket.socket, lock: FileLock) -> None:
+def _supervise(settings: Settings, listener: socket.socket) -> None:
     """Run the workers; they get their settings, and nothing else, through the environment."""
-    metrics_folder = lock.path.parent / "metrics"
-    shutil.rmtree(metrics_folder, ignore_errors=True)
-    metrics_folder.mkdir()
     os.environ.update(to_environ(settings))
-    os.environ[MULTIPROCESS_VARIABLE] = str(metrics_folder)
     os.environ[SUPERVISED_VARIABLE] = str(os.getpid())
     Multiprocess(_config(settings, "service.app:app_from_environ"), sockets=[listener]).run()
-    shutil.rmtree(metrics_folder, ignore_errors=True)
-    _flush_the_rest(settings)
 
 
-def _flush_the_rest(settings: Settings) -> None:
-    """Flush what one worker acknowledged after another, which led, had flushed and ended."""
-    store = join_store(store_paths(settings), settings.action_schema(), store_options(settings))
+@contextmanager
+def _shared_metrics(folder: Path) -> Iterator[None]:
+    """Let the processes of this service count into files of *folder*, from zero, so that each can tell of all."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    share_metrics(folder)
     try:
-        store.flush_here()
-    except StoreError as error:
-        _log.error("the last flush failed, the rows stay in the journal: %s", error)
+        yield
     finally:
-        store.close(flush=False)
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _listen(host: str, port: int) -> socket.socket:

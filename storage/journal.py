@@ -28,6 +28,7 @@ from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreF
 from storage.idempotency import delete_keys, newest_key_beyond, remember_keys, without_repetitions
 from storage.journal_records import SCHEMA_VERSION, STATE, Append, JournalState, upgrade_statements
 from storage.latch import Latch
+from storage.leader_page import LeaderPage
 from storage.submission import Rejection, Submission
 
 BUSY_TIMEOUT_MS: Final = 10_000
@@ -55,8 +56,13 @@ class Journal:
     lock, so that a checkpoint does not keep an append waiting in this process.
     """
 
-    def __init__(self, path: Path, latch: Latch | None) -> None:
+    def __init__(self, path: Path, latch: Latch | None, *, page: LeaderPage | None = None) -> None:
         """Open an existing journal, for reading only where there is no *latch*.
+
+        Args:
+            path: of the database.
+            latch: is set when a write fails.
+            page: on which processes that write to one journal make way for each other.
 
         Raises:
             CorruptData: the file is no journal, or damaged.
@@ -64,6 +70,7 @@ class Journal:
         """
         self.path = path
         self._latch = latch
+        self._page = page
         self._append_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._upkeep_lock = threading.Lock()
@@ -169,6 +176,8 @@ class Journal:
             StoreFailed: the write or its fsync failed. Nothing is visible now, but the rows may reappear after
                 recovery. The latch is set.
         """
+        if self._page is not None:
+            self._page.give_way()
         with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
             # In here, since a commit that this one had to wait for may have set it.
             self._check_latch()
@@ -277,7 +286,7 @@ class Journal:
     # Upkeep, by the leader
 
     def request_flush(self, position: int) -> None:
-        """Ask the leader, whichever worker that is, to flush up to *position*."""
+        """Ask the leader, whichever process that is, to flush up to *position*."""
         with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
             self._check_latch()
             execute("UPDATE journal SET flush_requested_position = max(flush_requested_position, ?)", (position,))
@@ -378,15 +387,16 @@ class Journal:
         """
         # A commit at the same instant, or a reader in another process, may be in the way, and SQLite does not wait for
         # all of them; the next checkpoint gets its chance.
-        with self._upkeep_lock, self._translated(), contextlib.suppress(apsw.BusyError):
-            self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
+        with contextlib.suppress(Overloaded):
+            with self._upkeep_lock, self._translated():
+                self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if truncate:
-                with self._append_lock:
+                with self._upkeep_turn(), self._translated():
                     self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
 
     def shrink(self, *, pages_max: int = 4096) -> None:
         """Return up to *pages_max* free pages of the database file to the file system."""
-        with self._upkeep_lock, self._append_lock, self._translated():
+        with self._upkeep_turn(), self._translated():
             if self._upkeep.pragma("freelist_count"):
                 for _ in self._upkeep.execute(f"PRAGMA incremental_vacuum({int(pages_max)})"):
                     pass
@@ -408,13 +418,25 @@ class Journal:
 
     @contextlib.contextmanager
     def _upkeep_transaction(self) -> Iterator[Callable[..., Any]]:
-        """A transaction of the upkeep connection that takes its turn with this process's appends.
-
-        SQLite waits for a lock by polling with growing pauses, and a process that appends without pause wins against
-        that: trims were measured to wait for up to 0.9 s, truncating checkpoints for 2 s, instead of milliseconds.
-        """
-        with self._upkeep_lock, self._append_lock, self._translated(), self._transaction(self._upkeep) as execute:
+        """A transaction of the upkeep connection that takes its turn with the appends of this and other processes."""
+        with self._upkeep_turn(), self._translated(), self._transaction(self._upkeep) as execute:
+            self._end_turn()
             yield execute
+
+    @contextlib.contextmanager
+    def _upkeep_turn(self) -> Iterator[None]:
+        """Keep appends from taking the write lock, those of other processes for as long as a turn lasts."""
+        with self._upkeep_lock, self._append_lock:
+            if self._page is not None:
+                self._page.want_turn()
+            try:
+                yield
+            finally:
+                self._end_turn()
+
+    def _end_turn(self) -> None:
+        if self._page is not None:
+            self._page.end_turn()
 
     @contextlib.contextmanager
     def _transaction(self, connection: apsw.Connection) -> Iterator[Callable[..., Any]]:

@@ -11,9 +11,11 @@ from typing import Final
 from storage.errors import StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, plan_flush
 from storage.journal import Journal
+from storage.leader_page import LeaderPage
 from storage.locks import FileLock
 
-_TICK_S: Final = 0.05
+# Also how long a flush that another process asks for waits at the most before it begins.
+_TICK_S: Final = 0.02
 _STANDBY_TICK_S: Final = 0.5
 _BACKOFF_S_MAX: Final = 10.0
 _WAL_CHECKPOINT_BYTES: Final = 16 * 1024 * 1024
@@ -33,6 +35,7 @@ class Leader:
     def __init__(
         self,
         lock: FileLock,
+        page: LeaderPage,
         journal: Journal,
         flusher: Callable[[], Flusher],
         *,
@@ -43,6 +46,7 @@ class Leader:
         on_error: Callable[[BaseException], None],
     ) -> None:
         self._lock = lock
+        self._page = page
         self._journal = journal
         self._make_flusher = flusher
         self._flusher: Flusher | None = None
@@ -74,7 +78,7 @@ class Leader:
         self._thread.join()
 
     def flush_all(self) -> None:
-        """Flush everything, after `stop`, if this process can lead. Other workers may lead instead, and then do it.
+        """Flush everything, after `stop`, if this process can lead. Another process may lead instead, and then does it.
 
         Raises:
             StoreError: as `Flusher.flush` does.
@@ -85,7 +89,7 @@ class Leader:
                 self._require_flusher().flush(state.head)
 
     def release(self) -> None:
-        """Let another worker lead."""
+        """Let another process lead."""
         self._lock.release()
 
     def _require_flusher(self) -> Flusher:
@@ -119,10 +123,12 @@ class Leader:
 
     def _note(self, error: BaseException) -> None:
         self.last_error = error
+        self._page.note_error(error)
         self._on_error(error)
 
     def _step(self) -> None:
         now_us = self._now_us()
+        self._page.note_look(now_us)
         state = self._journal.state()
         oldest = self._journal.oldest_received_at_us() if state.depth else None
         plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits)

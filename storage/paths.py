@@ -46,8 +46,13 @@ class StorePaths:
 
     @property
     def leader_lock(self) -> Path:
-        """Held by the worker that flushes."""
+        """Held by the process that flushes."""
         return self.state / "leader.lock"
+
+    @property
+    def leader_page(self) -> Path:
+        """The page on which the leader asks for its turn and tells how it fares."""
+        return self.state / "leader.page"
 
     @property
     def latch(self) -> Path:

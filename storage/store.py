@@ -34,6 +34,7 @@ from storage.journal_records import Append, JournalState
 from storage.lake import Lake, Snapshot
 from storage.latch import Latch
 from storage.leader import Leader
+from storage.leader_page import LeaderPage
 from storage.locks import FileLock
 from storage.paths import StorePaths
 from storage.recovery import RecoveryReport, recover
@@ -115,8 +116,9 @@ class Store:
         self.schema = schema
         self.options = options
         self.latch = None if read_only else Latch(paths.latch)
+        self._page = None if read_only else LeaderPage(paths.leader_page)
         self._lake = Lake(paths.table, schema)
-        self.journal = Journal(paths.journal, self.latch)
+        self.journal = Journal(paths.journal, self.latch, page=self._page)
         self.journal_id = self.journal.state().id
         self._hot = HotRows(self.journal_id, schema)
         self._read_lock = threading.Lock()
@@ -206,8 +208,11 @@ class Store:
     def start_leading(self) -> None:
         """Start the thread that competes for leadership and flushes."""
         options = self.options
+        self._require_writable()
+        assert self._page is not None, "whoever may write has the page"
         self._leader = Leader(
             FileLock(self.paths.leader_lock),
+            self._page,
             self.journal,
             self._make_flusher,
             limits=options.flush,
@@ -224,12 +229,17 @@ class Store:
         return []
 
     @property
+    def leader_looked_at_us(self) -> int | None:
+        """When the leader, whichever process that is, last looked at the journal; None if none ever has."""
+        return None if self._page is None else self._page.looked_at_us
+
+    @property
     def leads(self) -> bool:
         """Whether this process is the one that flushes."""
         return self._leader is not None and self._leader.leads
 
     def flush(self, *, timeout_s: float) -> int:
-        """Have everything that is acknowledged by now flushed, by whichever worker leads; return the watermark.
+        """Have everything that is acknowledged by now flushed, by whichever process leads; return the watermark.
 
         Raises:
             DiskFull: it is not done in time, and the disk is full.
@@ -237,18 +247,19 @@ class Store:
             StoreFailed: the store is latched.
         """
         latch = self._require_writable()
+        assert self._page is not None, "whoever may write has the page"
         target = self.journal.state().head
         if self.journal.state().trimmed_position < target:
             self.journal.request_flush(target)
         deadline = time.monotonic() + timeout_s
-        earlier_error = self._leader.last_error if self._leader is not None else None
+        earlier_errors = self._page.last_error().number
         while (trimmed := self.journal.state().trimmed_position) < target:
             latch.check()
             if self._leader is not None:
                 self._leader.wake()
-                error = self._leader.last_error
-                if isinstance(error, DiskFull) and error is not earlier_error:
-                    raise error
+            error = self._page.last_error()
+            if error.disk_full and error.number > earlier_errors:
+                raise DiskFull(error.message, retry_after_s=5)
             if time.monotonic() > deadline:
                 raise Overloaded(f"the flush took longer than {timeout_s:g} s and goes on", retry_after_s=5)
             time.sleep(_FLUSH_POLL_S)
@@ -300,6 +311,8 @@ class Store:
             if self._leader is not None:
                 self._leader.release()
             self.journal.close()
+            if self._page is not None:
+                self._page.close()
             if self._lock is not None:
                 self._lock.release()
 

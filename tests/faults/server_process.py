@@ -121,13 +121,32 @@ class Server:
 
     def workers(self) -> set[int]:
         """The pids of its worker processes."""
+        return self._descendants(b"spawn_main")
+
+    def keeper(self) -> int:
+        """The pid of its keeper.
+
+        Raises:
+            AssertionError: it has none, and none comes.
+        """
+        deadline = time.monotonic() + _START_TIMEOUT_S
+        while True:
+            for pid in self._descendants(b"keeper\0"):
+                return pid
+            assert time.monotonic() < deadline, f"there is no keeper: {self.output()}"
+            time.sleep(_POLL_S)
+
+    def _descendants(self, part: bytes) -> set[int]:
+        """The pids of those whose command line holds *part*."""
         found: set[int] = set()
         unseen = [self.process.pid]
         while unseen:
             pid = unseen.pop()
             try:
-                unseen += map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
-                if b"spawn_main" in Path(f"/proc/{pid}/cmdline").read_bytes():
+                # A child is listed at the thread that started it.
+                for task in Path(f"/proc/{pid}/task").iterdir():
+                    unseen += map(int, (task / "children").read_text().split())
+                if part in Path(f"/proc/{pid}/cmdline").read_bytes():
                     found.add(pid)
             except (FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
                 continue

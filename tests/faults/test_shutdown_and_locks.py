@@ -173,24 +173,26 @@ def test_sql_and_status_work_beside_the_service(two_workers: tuple[Server, Path]
     assert str(head) in json.dumps(json.loads(told.stdout))
 
 
-def test_a_killed_worker_is_replaced_and_another_leads(
+def test_a_killed_worker_and_a_killed_keeper_are_replaced(
     two_workers: tuple[Server, Path], figures: Callable[[str], None]
 ) -> None:
-    """Kill the worker that flushes: the other takes over, a new one joins, and nothing is lost."""
+    """Kill the process that flushes, and a worker: new ones join, what was asked for is flushed, nothing is lost."""
     server, data = two_workers
     before = [Action("before", number) for number in range(20)]
     after = [Action("after", number) for number in range(20)]
     with server.each_worker() as connections:
-        leader = int(StorePaths.of(data).leader_lock.read_text().removeprefix("pid "))
-        assert leader in connections
-        assert ask(connections[leader], "POST", "/api/submitlogs", submission_body(before)).status == 200
-        os.kill(leader, signal.SIGKILL)
+        keeper = server.keeper()
+        assert StorePaths.of(data).leader_lock.read_text() == f"pid {keeper}"
+        victim, survivor = connections
+        assert ask(connections[victim], "POST", "/api/submitlogs", submission_body(before)).status == 200
+        os.kill(keeper, signal.SIGKILL)
+        os.kill(victim, signal.SIGKILL)
         started = time.monotonic()
-        survivor = next(connection for worker, connection in connections.items() if worker != leader)
-        assert ask(survivor, "POST", "/api/submitlogs", submission_body(after)).status == 200
-        assert ask(survivor, "POST", "/api/flush", b"").status == 200
+        assert ask(connections[survivor], "POST", "/api/submitlogs", submission_body(after)).status == 200
+        assert ask(connections[survivor], "POST", "/api/flush", b"").status == 200
         flushed_s = time.monotonic() - started
-    while leader in server.workers() or len(server.workers()) < 2:
+    assert server.keeper() != keeper
+    while victim in server.workers() or len(server.workers()) < 2:
         assert time.monotonic() < started + 20, server.output()
         time.sleep(0.02)
     with server.each_worker() as connections:
@@ -199,4 +201,21 @@ def test_a_killed_worker_is_replaced_and_another_leads(
             for actions in (before, after):
                 logs = ask(connection, "GET", f"/api/retrievelogs?userId={actions[0].user}").json()["logs"]
                 assert sorted(found_in_answer(log).action for log in logs) == actions
-    figures(f"the other worker flushed {flushed_s:.2f} s after the kill, the new one answered after {replaced_s:.2f} s")
+    figures(f"a new keeper flushed {flushed_s:.2f} s after the kill, a new worker answered after {replaced_s:.2f} s")
+
+
+def test_signals_do_not_end_the_keeper_and_its_services_death_does(tmp_path: Path) -> None:
+    """It leaves the signals that end a service to its parent, and ends at once when that is killed."""
+    with serving(tmp_path / "data", tmp_path / "log", settings=_PATIENT) as server:
+        assert server.ask("POST", "/api/flush", b"").status == 200
+        keeper = server.keeper()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            os.kill(keeper, number)
+        assert server.ask("POST", "/api/submitlogs", submission_body([Action("one", 0)])).status == 200
+        assert server.ask("POST", "/api/flush", b"").status == 200
+        assert server.keeper() == keeper
+        server.kill()
+        deadline = time.monotonic() + _SHUTDOWN_TIMEOUT_S
+        while Path(f"/proc/{keeper}").exists() and Path(f"/proc/{keeper}/cmdline").read_bytes():
+            assert time.monotonic() < deadline, "the keeper lives on without its service"
+            time.sleep(0.02)

@@ -116,7 +116,7 @@ def test_every_acknowledged_action_is_there_exactly_once(tmp_path: Path, figures
 
 
 def test_workers_and_their_supervisor_survive_too(tmp_path: Path, figures: Callable[[str], None]) -> None:
-    """Kill one worker after the other under load, then the supervisor, restart, and go on in the folder."""
+    """Kill workers and keeper under load, then the supervisor, restart, and go on in the folder."""
     rounds = repetitions(suite=2, long=150)
     tally = _Tally()
     history = History()
@@ -129,10 +129,10 @@ def test_workers_and_their_supervisor_survive_too(tmp_path: Path, figures: Calla
             if tally.problems or number == rounds:
                 break
             clients = Clients(server, history, f"run-{number}", steadfast=True)
-            for kill in range(2):
+            for kill in range(3):
                 _await_workers(server, 2)
                 clients.await_acknowledged(20 * (kill + 1))
-                os.kill(choose.choice(sorted(server.workers())), signal.SIGKILL)
+                os.kill(choose.choice(sorted(server.workers())) if kill != 1 else server.keeper(), signal.SIGKILL)
                 tally.kills += 1
                 time.sleep(choose.uniform(0, 0.1))
             server.kill()

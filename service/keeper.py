@@ -1,0 +1,53 @@
+"""The keeper: the process of a service that flushes the journal into the table and does the table's upkeep.
+
+It is a process of its own so that neither competes with the answering of requests for an interpreter's lock or for
+memory. It takes no requests: what there is to do, it reads from the journal. `service.keeper_process` starts it,
+starts it again when it dies, and ends it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from typing import Final
+
+# What the parent writes when everything that was to be acknowledged is in the journal.
+DRAIN: Final = b"drain\n"
+
+_log = logging.getLogger("actionlake.keeper")
+
+
+def main() -> None:
+    """Keep the store that the environment names until the parent says `DRAIN`; then flush what is left.
+
+    The signals that end a service are its parent's business: whoever sends them to a whole group of processes must
+    not end this one before the last request is answered. It ends at once when its parent is gone, as by a kill: what
+    it was about is taken up from the journal by the next one.
+    """
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    from service.logs import configure_logging
+    from service.metrics import Metrics
+    from service.settings import settings_from_environ
+    from service.store_settings import store_options, store_paths
+    from storage.errors import StoreError
+    from storage.store import join_store
+
+    settings = settings_from_environ(os.environ)
+    configure_logging(settings.log_level, settings.log_format)
+    store = join_store(store_paths(settings), settings.action_schema(), store_options(settings, Metrics()))
+    store.start_leading()
+    if sys.stdin.buffer.readline() != DRAIN:
+        # No handler may run and no thread be waited for: a new service may be waiting for the folder.
+        os._exit(1)
+    try:
+        store.close(flush=True)
+    except StoreError as error:
+        _log.error("the last flush failed, the rows stay in the journal: %s", error)
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()

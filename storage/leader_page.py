@@ -1,0 +1,110 @@
+"""What the leader and the other processes of a store tell each other without a lock: a page of shared memory.
+
+The leader says on it that it wants its turn to write, when it last looked, and what went wrong; the others read that
+for nothing. Nothing here is needed after a crash: the page is advice and news, never state.
+"""
+
+from __future__ import annotations
+
+import mmap
+import os
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from storage.errors import DiskFull
+
+_PAGE_BYTES: Final = 4096
+# Places of the page's 64-bit numbers.
+_WANTED_UNTIL_NS: Final = 0
+_LOOKED_AT_US: Final = 1
+_ERRORS: Final = 2
+_ERROR_IS_DISK_FULL: Final = 3
+_MESSAGE_BYTES: Final = 4
+_MESSAGE_BEGINS: Final = 64
+_MESSAGE_BYTES_MAX: Final = 1024
+
+# An append waits this long at the most for a leader that wants to write, and looks as often as SQLite does.
+_TURN_S: Final = 0.02
+_YIELD_S: Final = 0.002
+
+
+@dataclass(frozen=True, slots=True)
+class LeaderError:
+    """The leader's last failed attempt: the how many-th it is, whether the disk was full, and what it said."""
+
+    number: int
+    disk_full: bool
+    message: str
+
+
+class LeaderPage:
+    """The page as one process maps it. Any thread may use it."""
+
+    def __init__(self, path: Path) -> None:
+        """Map the page; make it if there is none.
+
+        Raises:
+            OSError: the file cannot be made.
+        """
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            os.posix_fallocate(descriptor, 0, _PAGE_BYTES)
+            self._page = mmap.mmap(descriptor, _PAGE_BYTES)
+        finally:
+            os.close(descriptor)
+        self._numbers = memoryview(self._page)[:_MESSAGE_BEGINS].cast("Q")
+
+    # Turns
+
+    def want_turn(self) -> None:
+        """Ask the appends of all processes to make way, for a moment; say `end_turn` when the lock is there."""
+        self._numbers[_WANTED_UNTIL_NS] = time.monotonic_ns() + int(_TURN_S * 1_000_000_000)
+
+    def end_turn(self) -> None:
+        """Let appends go on at once."""
+        self._numbers[_WANTED_UNTIL_NS] = 0
+
+    def give_way(self) -> None:
+        """Wait while the leader wants its turn, before an append begins.
+
+        SQLite has no queue for its write lock, it looks again once a millisecond, and a process that appends without
+        pause wins against that: a trim was measured to wait for 0.9 s. A request that a dead leader left expires.
+        """
+        wanted_until = self._numbers[_WANTED_UNTIL_NS]
+        while wanted_until and time.monotonic_ns() < wanted_until:
+            time.sleep(_YIELD_S)
+            wanted_until = self._numbers[_WANTED_UNTIL_NS]
+
+    # News
+
+    def note_look(self, now_us: int) -> None:
+        """Say that the leader has looked at the journal."""
+        self._numbers[_LOOKED_AT_US] = now_us
+
+    @property
+    def looked_at_us(self) -> int | None:
+        """When a leader last looked, or None if none ever has."""
+        return self._numbers[_LOOKED_AT_US] or None
+
+    def note_error(self, error: BaseException) -> None:
+        """Tell of a failed attempt. Only for the leader."""
+        text = str(error).encode("utf-8", "replace")[:_MESSAGE_BYTES_MAX]
+        self._page[_MESSAGE_BEGINS : _MESSAGE_BEGINS + len(text)] = text
+        self._numbers[_MESSAGE_BYTES] = len(text)
+        self._numbers[_ERROR_IS_DISK_FULL] = isinstance(error, DiskFull)
+        # Last, since whoever sees the new number reads the rest.
+        self._numbers[_ERRORS] += 1
+
+    def last_error(self) -> LeaderError:
+        """The last failed attempt; number 0 if there was none."""
+        text = self._page[_MESSAGE_BEGINS : _MESSAGE_BEGINS + self._numbers[_MESSAGE_BYTES]]
+        return LeaderError(
+            self._numbers[_ERRORS], bool(self._numbers[_ERROR_IS_DISK_FULL]), text.decode("utf-8", "replace")
+        )
+
+    def close(self) -> None:
+        """Unmap the page."""
+        self._numbers.release()
+        self._page.close()
