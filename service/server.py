@@ -144,5 +144,7 @@ def _tell(report: RecoveryReport) -> None:
         _log.warning("the journal is older than the table, as after restoring a disk; it got a new id")
     for entry in report.removed_entries:
         _log.warning("removed a log entry that was not whole, its rows are in the journal: %s", entry)
+    if report.rejects_lost:
+        _log.warning("the table of rejects was gone and is made anew; rejects that were in it are lost")
     if report.trimmed:
         _log.info("trimmed %d rows that the table holds already", report.trimmed)

@@ -29,7 +29,10 @@ def describe_status(store: Store) -> dict[str, Any]:
         "journal_depth": journal.head - status.watermark,
         "journal_age_s": 0.0 if oldest is None else round(max(0.0, time.time() - oldest / 1_000_000), 1),
         "journal_bytes": status.journal_file_bytes,
-        "dead_letters": status.dead_letters,
+        "dead_letters": status.dead_letters + status.rejects,
+        "dead_letters_in_journal": status.dead_letters,
+        "rejects_files": status.rejects_files,
+        "rejects_bytes": status.rejects_bytes,
         "last_holder": FileLock(store.paths.service_lock).holder(),
     }
 
@@ -47,6 +50,9 @@ _LABELS = {
     "journal_age_s": "age of the oldest of them, s",
     "journal_bytes": "bytes of the journal's files",
     "dead_letters": "dead letters",
+    "dead_letters_in_journal": "of them in the journal only",
+    "rejects_files": "files of the table of rejects",
+    "rejects_bytes": "bytes of these files",
     "last_holder": "last held by",
 }
 

@@ -9,13 +9,11 @@ On any error of the commit the table is loaded again and its watermark looked at
 
 from __future__ import annotations
 
-import errno
 import json
 import logging
-import os
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -29,19 +27,18 @@ from storage.data_files import (
     sort_rows,
     write_partitions,
 )
-from storage.errors import CommitRefused, CorruptData, DiskFull, StoreFailed
+from storage.errors import CommitRefused, CorruptData
 from storage.journal import Journal
 from storage.journal_records import JournalState
 from storage.lake import Lake
 from storage.latch import Latch
+from storage.rejects_flush import RejectsFlusher
 from storage.schema import ActionSchema
 from storage.submission import Rejection
+from storage.write_errors import refusal, write_errors_told
 
 UNFLUSHABLE: Final = "unflushable"
 _CHECKPOINT_COMMITS: Final = 64
-_DISK_FULL_BYTES: Final = 1024 * 1024
-# Errors of this process at this moment, which say nothing about the disk.
-_PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 
 _log = logging.getLogger("actionlake.flush")
 
@@ -108,11 +105,13 @@ class Flusher:
         lake: Lake,
         latch: Latch,
         *,
+        rejects: RejectsFlusher,
         schema: ActionSchema,
         limits: FlushLimits,
         now_us: Callable[[], int],
         on_commit: Callable[[FlushResult], None],
     ) -> None:
+        self.rejects = rejects
         self._journal = journal
         self._lake = lake
         self._latch = latch
@@ -132,16 +131,10 @@ class Flusher:
             CorruptData: the journal and the table do not belong together, or one of them is damaged.
         """
         self._latch.check()
-        try:
+        # What was replayed is in the table `rejects` as replayed before the lake has it: see `storage.rejects_flush`.
+        self.rejects.settle_replays()
+        with write_errors_told(self._lake.folder, self._latch):
             self._flush(through)
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise DiskFull("no space left for the table", retry_after_s=5) from error
-            if error.errno in _PASSING:
-                raise CommitRefused(f"the table in {self._lake.folder} could not be written: {error}") from error
-            reason = f"the table in {self._lake.folder} could not be written: {error}"
-            self._latch.set(reason)
-            raise StoreFailed(reason) from error
 
     def _flush(self, through: int) -> None:
         state = self._journal.state()
@@ -165,12 +158,11 @@ class Flusher:
         # The unsorted rows are let go before anything is written: two copies are what bounds a batch.
         table = sort_rows(table)
         files = self._write(table, rejected)
-        if rejected:
-            try:
-                self._journal.move_to_dead_letters(rejected, now_us=self._now_us())
-            except BaseException:
-                remove_unreferenced(files, self._lake.folder)
-                raise
+        try:
+            self._journal.move_to_dead_letters(rejected, watermark=watermark, now_us=self._now_us())
+        except BaseException:
+            remove_unreferenced(files, self._lake.folder)
+            raise
         version = self._commit(files, journal, after=watermark, watermark=last)
         self._make_durable(self._journal.state().durable_version, last)
         written = sum(one.rows for one in files)
@@ -192,6 +184,7 @@ class Flusher:
             watermark, through=through, rows_max=self._limits.rows_max, bytes_max=self._limits.bytes_max
         )
         table = self._above(watermark, self._to_table(rows, journal, rejected))
+        rejected[:] = [_beyond(watermark, letter, position) for letter, position in rejected]
         prefix = prefix_within_partitions(table, self._limits.partitions_max)
         if prefix < table.num_rows:
             last = table["position"][prefix - 1].as_py()
@@ -257,26 +250,26 @@ class Flusher:
             if snapshot.watermark >= watermark:
                 return snapshot.version
             # Judged before the files are removed, since that makes room.
-            refusal = self._refusal(f"did not take a commit: {error}")
+            refused = refusal(self._lake.folder, f"did not take a commit: {error}")
             remove_unreferenced(files, self._lake.folder)
-            raise refusal from error
+            raise refused from error
 
     def _checkpoint(self) -> None:
         try:
             self._lake.checkpoint()
         except CommitRefused as error:
-            raise self._refusal(f"did not take a checkpoint: {error}") from error
+            raise refusal(self._lake.folder, f"did not take a checkpoint: {error}") from error
         self._commits_since_checkpoint = 0
-
-    def _refusal(self, what: str) -> DiskFull | CommitRefused:
-        """The library does not tell a full disk from another refusal, so look at the disk."""
-        space = os.statvfs(self._lake.folder)
-        if space.f_bavail * space.f_frsize < _DISK_FULL_BYTES:
-            return DiskFull("no space left for the table's log", retry_after_s=5)
-        return CommitRefused(f"the table in {self._lake.folder} {what}")
 
     def _make_durable(self, durable_version: int, watermark: int) -> None:
         """Sync the log up to the version at hand, then record that and trim: never the other way round."""
         version = self._lake.version
         self._lake.sync(after_version=durable_version, through_version=version)
         self._journal.trim(watermark, durable_version=version)
+
+
+def _beyond(watermark: int, letter: Rejection, position: int) -> tuple[Rejection, int]:
+    """Say in the letter of a submission how many of its actions an earlier commit took, before one was spoiled."""
+    if position > watermark:
+        return letter, position
+    return replace(letter, index=watermark + 1 - position), watermark + 1

@@ -22,7 +22,14 @@ from typing import Any, Final
 import apsw
 
 from storage.columns import JournalRow
-from storage.dead_letters import count_dead_letters, insert_dead_letters, read_dead_letters
+from storage.dead_letters import (
+    count_dead_letters,
+    has_provisional,
+    insert_dead_letters,
+    read_dead_letters,
+    read_rejects_state,
+    replace_provisional,
+)
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.idempotency import delete_keys, newest_key_beyond, remember_keys, without_repetitions
@@ -80,14 +87,16 @@ class Journal:
                 self._appender = self._connect(read_only=False)
                 self._upkeep = self._connect(read_only=False)
             self.bytes_known = self.state().bytes
+            self.reject_bytes_known = read_rejects_state(self._reader.execute).bytes
 
     @staticmethod
-    def create(path: Path, *, durable_version: int) -> None:
+    def create(path: Path, *, durable_version: int, rejects_durable_version: int = -1) -> None:
         """Make a new, empty journal with an id of its own, durably.
 
         Args:
             path: where; nothing may be there yet.
             durable_version: the newest version of the lake at this moment.
+            rejects_durable_version: the newest version of the table `rejects`, -1 if there is none.
 
         Raises:
             StoreFailed: the file could not be made.
@@ -101,10 +110,16 @@ class Journal:
             connection.execute("PRAGMA page_size = 4096")
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(upgrade_statements(0))
+            journal = new_journal_id()
             connection.execute(
                 "INSERT INTO journal (only, id, next_position, trimmed_position, durable_version, lake_version_min,"
                 " bytes, flush_requested_position) VALUES (1, ?, 1, 0, ?, 0, 0, 0)",
-                (new_journal_id(), durable_version),
+                (journal, durable_version),
+            )
+            connection.execute(
+                "INSERT INTO rejects (only, source, moved_through, durable_version, version_min, bytes,"
+                " flush_requested_id) VALUES (1, ?, 0, ?, -1, 0, 0)",
+                (journal, rejects_durable_version),
             )
             connection.execute("COMMIT")
             connection.close()
@@ -184,10 +199,35 @@ class Journal:
             fresh, outcomes = without_repetitions(execute, group)
             rows = [(one, submission) for one in fresh for submission in one.submissions]
             self._insert_submissions(execute, [submission for _, submission in rows], now_us)
-            letters = [(rejection, None) for one in fresh for rejection in one.rejections]
-            insert_dead_letters(execute, letters, now_us)
+            self._insert_dead_letters(execute, [rejection for one in fresh for rejection in one.rejections], now_us)
             remember_keys(execute, fresh, now_us)
         return outcomes
+
+    def append_decided(
+        self, decide: Callable[[Callable[..., Any], int], tuple[Sequence[Submission], Sequence[Rejection]]], now_us: int
+    ) -> None:
+        """Append what *decide* chooses by what it reads in the same transaction, and what it writes there, durably.
+
+        Args:
+            decide: gets the transaction's `execute` and the position that the first action will have; returns what
+                is to be appended, and what is to be kept as dead letters.
+            now_us: the time of the append.
+
+        Raises:
+            DiskFull, StoreFailed: as `append`.
+            Exception: whatever *decide* raises; nothing is kept then.
+        """
+        with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
+            self._check_latch()
+            first_position = execute("SELECT next_position FROM journal").fetchone()[0]
+            submissions, rejections = decide(execute, first_position)
+            self._insert_submissions(execute, submissions, now_us)
+            self._insert_dead_letters(execute, rejections, now_us)
+
+    def _insert_dead_letters(self, execute: Callable[..., Any], rejections: Sequence[Rejection], now_us: int) -> None:
+        if rejections:
+            insert_dead_letters(execute, [(rejection, None) for rejection in rejections], now_us)
+            self.reject_bytes_known = read_rejects_state(execute).bytes
 
     def _insert_submissions(self, execute: Callable[..., Any], submissions: Sequence[Submission], now_us: int) -> None:
         if not submissions:
@@ -283,7 +323,35 @@ class Journal:
         with self._read_lock, self._translated():
             return read_dead_letters(self._reader.execute, limit=limit)
 
+    @property
+    def bytes_held_known(self) -> int:
+        """Bytes of submissions and dead letters that the journal holds, as far as this process has seen."""
+        return self.bytes_known + self.reject_bytes_known
+
+    def look_at_bytes(self) -> None:
+        """See what other processes have done to `bytes_held_known`."""
+        with self.reading() as execute:
+            self.bytes_known = JournalState(*execute(STATE).fetchone()).bytes
+            self.reject_bytes_known = read_rejects_state(execute).bytes
+
+    @contextlib.contextmanager
+    def reading(self) -> Iterator[Callable[..., Any]]:
+        """One read transaction for what belongs to other modules; rows must be copied before it ends."""
+        with self._read_lock, self._translated(), _read_transaction(self._reader) as execute:
+            yield execute
+
     # Upkeep, by the leader
+
+    @contextlib.contextmanager
+    def writing(self) -> Iterator[Callable[..., Any]]:
+        """One durable upkeep transaction for what belongs to other modules; an error in it undoes it.
+
+        Raises:
+            DiskFull, StoreFailed: as `append`.
+        """
+        with self._upkeep_transaction() as execute:
+            yield execute
+            self.reject_bytes_known = read_rejects_state(execute).bytes
 
     def request_flush(self, position: int) -> None:
         """Ask the leader, whichever process that is, to flush up to *position*."""
@@ -336,10 +404,20 @@ class Journal:
         ).fetchone()[0]
         return (through, True) if last is None else (last, False)
 
-    def move_to_dead_letters(self, letters: Sequence[tuple[Rejection, int]], *, now_us: int) -> None:
-        """Keep actions that cannot be flushed as dead letters, each at most once by its position."""
-        with self._upkeep_transaction() as execute:
-            insert_dead_letters(execute, letters, now_us)
+    def move_to_dead_letters(self, letters: Sequence[tuple[Rejection, int]], *, watermark: int, now_us: int) -> None:
+        """Keep actions above *watermark* that cannot be flushed as dead letters, each at most once by its position.
+
+        What an earlier attempt to flush put aside above *watermark*, and this one does not, is a dead letter no more.
+        """
+        if letters or self.has_provisional_letters(watermark):
+            with self._upkeep_transaction() as execute:
+                replace_provisional(execute, letters, watermark=watermark, now_us=now_us)
+                self.reject_bytes_known = read_rejects_state(execute).bytes
+
+    def has_provisional_letters(self, watermark: int) -> bool:
+        """Whether an earlier attempt to flush put rows above *watermark* aside."""
+        with self._read_lock, self._translated():
+            return has_provisional(self._reader.execute, watermark=watermark)
 
     def forget_idempotency_keys(self, *, before_us: int, bytes_max: int) -> int:
         """Delete keys stored before *before_us*, and the oldest ones beyond *bytes_max*; return how many.

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from storage.dead_letters import LETTER_BYTES
 from storage.errors import CorruptData, InvalidInput
 from storage.submission import Rejection, Submission
 
@@ -52,8 +53,33 @@ CREATE TABLE idempotency_keys (
 CREATE INDEX idempotency_keys_by_age ON idempotency_keys (stored_at_us);
 """
 
+# Where the dead letters stand on their way into the table `rejects`, and what was decided about single rejects since.
+# The row is made with the journal, or here for a journal that is there already.
+_REJECTS_2: Final = f"""
+CREATE TABLE rejects (
+  only INTEGER PRIMARY KEY CHECK (only = 1),
+  source TEXT NOT NULL,
+  moved_through INTEGER NOT NULL,
+  durable_version INTEGER NOT NULL,
+  version_min INTEGER NOT NULL,
+  bytes INTEGER NOT NULL,
+  flush_requested_id INTEGER NOT NULL
+) STRICT;
+CREATE TABLE reject_marks (
+  source TEXT NOT NULL,
+  id INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  code TEXT,
+  message TEXT,
+  at_us INTEGER NOT NULL,
+  position INTEGER,
+  PRIMARY KEY (source, id)
+) STRICT, WITHOUT ROWID;
+INSERT INTO rejects SELECT 1, id, 0, -1, -1, (SELECT {LETTER_BYTES} FROM dead_letters), 0 FROM journal;
+"""  # noqa: S608
+
 # Format → the statements that bring a journal of that format to the next one.
-_UPGRADES: Final[Mapping[int, str]] = {}
+_UPGRADES: Final[Mapping[int, str]] = {1: _REJECTS_2}
 
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

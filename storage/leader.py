@@ -87,6 +87,7 @@ class Leader:
             state = self._journal.state()
             if state.depth:
                 self._require_flusher().flush(state.head)
+            self._require_flusher().rejects.flush()
 
     def release(self) -> None:
         """Let another process lead."""
@@ -141,6 +142,7 @@ class Leader:
                 self._journal.shrink()
         elif (wal_bytes := self._journal.wal_bytes()) > _WAL_CHECKPOINT_BYTES:
             self._journal.checkpoint(truncate=wal_bytes > _WAL_TRUNCATE_BYTES)
+        self._require_flusher().rejects.flush_if_due()
         if now_us >= self._next_keys_cleanup_us:
             self._journal.forget_idempotency_keys(
                 before_us=now_us - self._idempotency_retention_us, bytes_max=self._idempotency_bytes_max

@@ -30,6 +30,11 @@ class StorePaths:
         return self.data / "actions"
 
     @property
+    def rejects(self) -> Path:
+        """The Delta table `rejects`."""
+        return self.data / "rejects"
+
+    @property
     def journal(self) -> Path:
         """The journal's database."""
         return self.state / "journal.sqlite"

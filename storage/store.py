@@ -25,6 +25,7 @@ import pyarrow as pa
 from storage.caretaker import Caretaker, Chore
 from storage.columns import JournalRow
 from storage.data_files import DataFile
+from storage.dead_letters import read_rejects_state
 from storage.durable_files import make_durable_folder
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushResult
@@ -38,6 +39,8 @@ from storage.leader_page import LeaderPage
 from storage.locks import FileLock
 from storage.paths import StorePaths
 from storage.recovery import RecoveryReport, recover
+from storage.rejects_flush import RejectsFlusher, RejectsLimits
+from storage.rejects_table import RejectsTable
 from storage.schema import ActionSchema
 
 _READ_ATTEMPTS_MAX: Final = 100
@@ -61,6 +64,7 @@ class StoreOptions:
     """
 
     flush: FlushLimits = field(default_factory=FlushLimits)
+    rejects: RejectsLimits = field(default_factory=RejectsLimits)
     journal_bytes_max: int = 1 << 30
     idempotency_retention_hours: int = 72
     idempotency_bytes_max: int = 268_435_456
@@ -94,7 +98,7 @@ class ReadView:
 
 @dataclass(frozen=True, slots=True)
 class StoreStatus:
-    """What `actionlake status` tells."""
+    """What `actionlake status` tells; of rejects, those in the journal's database (`dead_letters`) and in the table."""
 
     version: int
     watermark: int
@@ -105,6 +109,9 @@ class StoreStatus:
     journal_file_bytes: int
     oldest_received_at_us: int | None
     dead_letters: int
+    rejects: int
+    rejects_files: int
+    rejects_bytes: int
 
 
 class Store:
@@ -145,10 +152,10 @@ class Store:
         """
         if self.latch is not None:
             self.latch.check()
-        if self.journal.bytes_known >= self.options.journal_bytes_max:
+        if self.journal.bytes_held_known >= self.options.journal_bytes_max:
             # Another worker may have flushed since this one last looked.
-            self.journal.bytes_known = self.journal.state().bytes
-            if self.journal.bytes_known >= self.options.journal_bytes_max:
+            self.journal.look_at_bytes()
+            if self.journal.bytes_held_known >= self.options.journal_bytes_max:
                 raise Overloaded("the journal is full until the next flush", retry_after_s=2)
 
     # Reading
@@ -191,6 +198,7 @@ class Store:
     def status(self) -> StoreStatus:
         """Read the figures of the store as it is now."""
         snapshot = self._lake.reload(self.journal_id)
+        rejects = RejectsTable(self.paths.rejects).snapshot(self.journal_id).files
         return StoreStatus(
             version=snapshot.version,
             watermark=snapshot.watermark,
@@ -201,6 +209,9 @@ class Store:
             journal_file_bytes=self.paths.journal.stat().st_size + self.journal.wal_bytes(),
             oldest_received_at_us=self.journal.oldest_received_at_us(),
             dead_letters=self.journal.dead_letters(),
+            rejects=sum(one.rows for one in rejects),
+            rejects_files=len(rejects),
+            rejects_bytes=sum(one.size_bytes for one in rejects),
         )
 
     # Flushing
@@ -263,7 +274,27 @@ class Store:
             if time.monotonic() > deadline:
                 raise Overloaded(f"the flush took longer than {timeout_s:g} s and goes on", retry_after_s=5)
             time.sleep(_FLUSH_POLL_S)
+        self._flush_rejects(latch, deadline)
         return trimmed
+
+    def _flush_rejects(self, latch: Latch, deadline: float) -> None:
+        """Have the dead letters of this moment moved by whichever worker leads."""
+        with self.journal.reading() as execute:
+            state = read_rejects_state(execute)
+        target = state.head
+        if target <= state.moved_through:
+            return
+        with self.journal.writing() as execute:
+            execute("UPDATE rejects SET flush_requested_id = max(flush_requested_id, ?)", (target,))
+        while state.moved_through < target:
+            latch.check()
+            if self._leader is not None:
+                self._leader.wake()
+            if time.monotonic() > deadline:
+                raise Overloaded("moving the rejects took too long and goes on", retry_after_s=5)
+            time.sleep(_FLUSH_POLL_S)
+            with self.journal.reading() as execute:
+                state = read_rejects_state(execute)
 
     def flush_here(self) -> None:
         """Flush everything in the calling thread; for a store that no other process shares.
@@ -272,9 +303,14 @@ class Store:
             DiskFull, CommitRefused, StoreFailed: as `Flusher.flush`.
         """
         state = self.journal.state()
-        if state.depth:
-            self._make_flusher().flush(state.head)
-            self.journal.checkpoint(truncate=True)
+        with self.journal.reading() as execute:
+            rejects = read_rejects_state(execute)
+        if state.depth or rejects.head > rejects.moved_through or rejects.marks:
+            flusher = self._make_flusher()
+            if state.depth:
+                flusher.flush(state.head)
+                self.journal.checkpoint(truncate=True)
+            flusher.rejects.flush()
 
     def _require_writable(self) -> Latch:
         if self.latch is None:
@@ -288,6 +324,9 @@ class Store:
             self.journal,
             Lake(self.paths.table, self.schema),
             latch,
+            rejects=RejectsFlusher(
+                self.journal, self.paths.rejects, latch, now_us=self.options.now_us, limits=self.options.rejects
+            ),
             schema=self.schema,
             limits=self.options.flush,
             now_us=self.options.now_us,

@@ -19,6 +19,7 @@ from storage.journal_records import Append, IdempotencyKey
 from storage.lake import Lake
 from storage.paths import StorePaths
 from storage.recovery import RecoveryReport
+from storage.rejects_flush import RejectsFlusher
 from storage.schema import ActionSchema
 from storage.store import ReadView, Store, StoreOptions, open_store, system_now_us
 from storage.submission import ParsedBody, SubmissionLimits, SubmissionParser
@@ -94,6 +95,7 @@ def flusher(
         store.journal,
         lake or Lake(store.paths.table, store.schema),
         store.latch,
+        rejects=RejectsFlusher(store.journal, store.paths.rejects, store.latch, now_us=system_now_us),
         schema=store.schema,
         limits=limits or FlushLimits(),
         now_us=system_now_us,

@@ -1,0 +1,100 @@
+"""An erased user is in no dead letter and no file of the table `rejects`, and no move under way brings it back."""
+
+from __future__ import annotations
+
+import pytest
+
+from storage.errors import RewriteConflict
+from storage.rejects_erasure import erase_from_rejects, erase_letters, names_user, remove_unreferenced_rejects
+from storage.rejects_table import RejectsTable
+from storage.store import Store
+from tests.storage.rejecting import ids_everywhere, in_table, mover, reject, reject_line, table_files
+
+
+def fill(store: Store) -> None:
+    reject(store, "scroll", user="anna")
+    reject(store, "scroll", user="bob")
+    reject_line(store, b'{"userId": "anna", "actions": 5}')
+    reject_line(store, b'{"userId": "bob", "actions": 5}')
+    reject_line(store, rb'{"userId": "\u0061nna", "actions": "\n')
+
+
+def erase(store: Store, user: str) -> tuple[int, int]:
+    assert store.latch is not None
+    return erase_letters(store.journal, user), erase_from_rejects(store.journal, store.paths.rejects, store.latch, user)
+
+
+def test_letters_go_with_their_bytes_and_those_of_others_stay(store: Store) -> None:
+    fill(store)
+    assert erase(store, "anna") == (3, 0)
+    assert ids_everywhere(store) == [2, 4]
+
+
+def test_rows_of_the_table_go_and_so_do_old_files(store: Store) -> None:
+    fill(store)
+    mover(store).flush()
+    assert erase(store, "anna") == (0, 3)
+    assert ids_everywhere(store) == [2, 4]
+    assert len(table_files(store.paths.data)) == 2, "the old file stays for readers until it is removed"
+    assert len(remove_unreferenced_rejects(store.paths.rejects, older_than_s=-1)) == 1
+    assert ids_everywhere(store) == [2, 4]
+    mover(store).flush()
+    reject(store, "later")
+    mover(store).flush()
+    assert ids_everywhere(store) == [2, 4, 6]
+
+
+def test_a_move_that_had_read_the_letters_before_the_erasure_does_not_bring_them_back(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reject(store, "first", user="bob")
+    mover(store).flush()
+    fill(store)
+    commit = RejectsTable.commit
+    calls: list[str] = []
+
+    def erase_first(table: RejectsTable, *args: object, **kwargs: object) -> int:
+        if not calls:
+            calls.append("move")
+            with monkeypatch.context() as patched:
+                patched.setattr(RejectsTable, "commit", commit)
+                erase(store, "anna")
+        return commit(table, *args, **kwargs)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patched:
+        patched.setattr(RejectsTable, "commit", erase_first)
+        mover(store).flush()
+    assert calls == ["move"]
+    assert {row["user_id"] for row in in_table(store.paths.data)} == {"bob", None}
+    assert ids_everywhere(store) == [1, 3, 5]
+
+
+def test_two_commits_from_one_snapshot_are_not_both_made(store: Store) -> None:
+    reject(store, "a")
+    mover(store).flush()
+    table = RejectsTable(store.paths.rejects)
+    snapshot = table.snapshot(store.journal_id)
+    table.commit([], [], planned_from=snapshot, source=store.journal_id, watermark=1)
+    with pytest.raises(RewriteConflict):
+        table.commit([], [], planned_from=snapshot, source=store.journal_id, watermark=1)
+
+
+@pytest.mark.parametrize(
+    ("original", "user", "found"),
+    [
+        (b'{"userId": "anna"}', "anna", True),
+        (b'{"userId": "annabel"}', "anna", False),
+        (rb'{"userId": "\u0061nna"', "anna", True),
+        (b'{"userId: "anna", "', "anna", True),
+        ('{"userId": "é"}'.encode(), "é", True),
+        (rb'{"userId": "\u00e9"}', "é", True),
+        (rb'{"userId": "\u00E9"}', "é", True),
+        (rb'{"userId": "\/a"}', "/a", True),
+        (rb'{"x": "\"", "userId": "\u0061nna"}', "anna", True),
+        (b'\xff"anna"', "anna", True),
+        (b"anna", "anna", False),
+        (b'{"userId": "a\\"b"}', 'a"b', True),
+    ],
+)
+def test_a_user_is_found_in_a_text_as_a_json_string(original: bytes, user: str, found: bool) -> None:
+    assert names_user(original, user) is found
