@@ -29,12 +29,13 @@ from queries.sql import (
     SqlWorkerDied,
     TableView,
 )
+from queries.views import view_statements
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
 from service.retrievals import interrupted_on_disconnect, parse_flag, parse_format, parse_query, scan_headers
 from service.streams import WorkThreads
 from storage.errors import Overloaded
-from storage.store import Store
+from storage.store import ReadView, Store
 
 PARAMETERS: Final = ("format", "csvRaw", "explain")
 _BODY_BYTES_MAX: Final = 2 * 1024 * 1024
@@ -73,6 +74,7 @@ class SqlService:
         self._pool = pool
         self._metrics = metrics
         self.threads = WorkThreads(threads_max, "sql")
+        self._ready_views = store.schema, view_statements(store.schema)
         self._failure: str | None = None
         self._started = threading.Event()
         # Worker processes take a moment, which the start of the service need not wait for.
@@ -107,15 +109,20 @@ class SqlService:
         for attempt in range(_SNAPSHOT_ATTEMPTS_MAX):
             view = self._store.read_view()
             try:
-                result = self._pool.run(
-                    request, TableView(view.files, view.hot, view.schema.table_schema), cancellation
-                )
+                result = self._pool.run(request, self._table(view), cancellation)
             except (SnapshotUnreadable, SqlWorkerDied):
                 if attempt == _SNAPSHOT_ATTEMPTS_MAX - 1:
                     raise
                 continue
             return result
         raise Overloaded("the table changes too fast")
+
+    def _table(self, view: ReadView) -> TableView:
+        schema, views = self._ready_views
+        if view.schema is not schema:
+            views = view_statements(view.schema)
+            self._ready_views = view.schema, views
+        return TableView(view.files, view.hot, view.schema.table_schema, views)
 
     def observe(self, *, scanned_bytes: int, scanned_files: int) -> None:
         """Count what a query scanned."""

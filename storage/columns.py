@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from storage.errors import CorruptData
-from storage.schema import TIMESTAMP, ActionSchema
+from storage.schema import TIMESTAMP, ActionSchema, TableColumns
 
 FORMAT_VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 4
@@ -106,7 +106,7 @@ class JournalRow(msgspec.Struct, gc=False):
         return self.last_position - self.first_position + 1
 
 
-def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema) -> pa.Table:
+def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema | TableColumns) -> pa.Table:
     """Turn journal rows into one Arrow table with all columns of `schema.table_schema`, in order of position.
 
     Promoted columns that the schema no longer knows are left out; those that it knows and a row lacks are null.
@@ -126,7 +126,7 @@ def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema
         raise CorruptData(f"{where}: {error}") from error
 
 
-def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema) -> pa.Table:
+def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | TableColumns) -> pa.Table:
     run_ends = array("q")
     users: list[str] = []
     sessions: list[str | None] = []
@@ -189,7 +189,7 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema) ->
 class _PromotedColumns:
     """Gathers promoted values type by type, and scatters them over the rows of these types at the end."""
 
-    def __init__(self, schema: ActionSchema) -> None:
+    def __init__(self, schema: ActionSchema | TableColumns) -> None:
         self._fields = schema.promoted_fields
         self._names = frozenset(field.name for field in schema.promoted_fields)
         # Dictionary index of a type → column → values, in order of the rows of that type; what they hold so far.

@@ -33,7 +33,6 @@ from storage.journal_records import JournalState
 from storage.lake import Lake
 from storage.latch import Latch
 from storage.rejects_flush import RejectsFlusher
-from storage.schema import ActionSchema
 from storage.submission import Rejection
 from storage.write_errors import refusal, write_errors_told
 
@@ -106,8 +105,7 @@ class Flusher:
         latch: Latch,
         *,
         rejects: RejectsFlusher,
-        schema: ActionSchema,
-        limits: FlushLimits,
+        limits: Callable[[], FlushLimits],
         now_us: Callable[[], int],
         on_commit: Callable[[FlushResult], None],
     ) -> None:
@@ -115,7 +113,7 @@ class Flusher:
         self._journal = journal
         self._lake = lake
         self._latch = latch
-        self._schema = schema
+        self._columns = lake.columns
         self._limits = limits
         self._now_us = now_us
         self._on_commit = on_commit
@@ -139,6 +137,8 @@ class Flusher:
     def _flush(self, through: int) -> None:
         state = self._journal.state()
         watermark = self._lake.reload(state.id).watermark
+        # What the table has, not what is promoted today: rows may have been accepted under an earlier configuration.
+        self._columns = self._lake.columns
         if watermark < state.trimmed_position:
             raise CorruptData(
                 f"the table in {self._lake.folder} is older than the journal: it ends at position {watermark}, the"
@@ -180,12 +180,13 @@ class Flusher:
         self, journal: str, watermark: int, through: int, rejected: list[tuple[Rejection, int]]
     ) -> tuple[pa.Table, int]:
         """Read the rows of the next commit; return them, in order of position, and their last position."""
+        limits = self._limits()
         rows = self._journal.read_batch(
-            watermark, through=through, rows_max=self._limits.rows_max, bytes_max=self._limits.bytes_max
+            watermark, through=through, rows_max=limits.rows_max, bytes_max=limits.bytes_max
         )
         table = self._above(watermark, self._to_table(rows, journal, rejected))
         rejected[:] = [_beyond(watermark, letter, position) for letter, position in rejected]
-        prefix = prefix_within_partitions(table, self._limits.partitions_max)
+        prefix = prefix_within_partitions(table, limits.partitions_max)
         if prefix < table.num_rows:
             last = table["position"][prefix - 1].as_py()
             # What is rejected beyond this commit comes up again with the next one.
@@ -203,7 +204,7 @@ class Flusher:
     def _to_table(self, rows: Sequence[JournalRow], journal: str, rejected: list[tuple[Rejection, int]]) -> pa.Table:
         """Turn submissions into a table; find those that cannot be by halving, and put them aside."""
         try:
-            return rows_to_table(rows, journal, self._schema)
+            return rows_to_table(rows, journal, self._columns)
         except CorruptData as error:
             if len(rows) > 1:
                 half = len(rows) // 2
@@ -213,7 +214,7 @@ class Flusher:
             rejection = Rejection(None, None, UNFLUSHABLE, str(error), row.payload, row.user_id, row.session_id)
             rejected.append((rejection, row.first_position))
             _log.error("positions %d to %d cannot be flushed: %s", row.first_position, row.last_position, error)
-            return self._schema.table_schema.empty_table()
+            return self._columns.table_schema.empty_table()
 
     def _write(self, table: pa.Table, rejected: list[tuple[Rejection, int]]) -> list[WrittenFile]:
         """Write a table; find rows that cannot be written by halving, and put them aside."""

@@ -27,7 +27,7 @@ from deltalake.transaction import AddAction, CommitProperties, PostCommitHookPro
 from storage.data_files import DataFile, WrittenFile
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CommitRefused, CorruptData, RewriteConflict, StoreFailed
-from storage.schema import PARTITION_COLUMNS, ActionSchema
+from storage.schema import PARTITION_COLUMNS, ActionSchema, TableColumns
 
 _CONFIGURATION: Final = {
     # Ids and properties stay out of the log, so that erasing a user does not mean rewriting the log's history.
@@ -105,29 +105,52 @@ class Lake:
         except (DeltaError, OSError) as error:
             raise StoreFailed(f"the table in {folder} could not be made: {error}") from error
 
-    def add_missing_columns(self) -> int | None:
-        """Add the promoted columns that the schema has and the table lacks; return the new version if there are any.
+    @property
+    def columns(self) -> TableColumns:
+        """The columns that the newest version that is loaded has; more than the schema's where it promoted others."""
+        with self._lock:
+            return TableColumns.of_table(pa.field(one) for one in pa.schema(self._table.schema()))
+
+    def missing_columns(self) -> list[pa.Field]:
+        """The promoted columns that the schema has and the newest version of the table lacks.
 
         Raises:
             CorruptData: a column exists with another type; no column is ever retyped.
         """
         with self._lock:
             self._table.update_incremental()
-            existing = {field.name: pa.field(field) for field in pa.schema(self._table.schema())}
-            wanted = self.schema.table_schema
-            for field in wanted:
-                if field.name in existing and not _same_type(existing[field.name].type, field.type):
-                    raise CorruptData(
-                        f"column {field.name} of the table in {self.folder} is {existing[field.name].type},"
-                        f" the configuration says {field.type}; columns are never retyped, choose another name"
-                    )
-            missing = [field for field in wanted if field.name not in existing]
+            return self._missing_columns()
+
+    def add_missing_columns(self) -> int | None:
+        """Add the promoted columns that the schema has and the table lacks; return the new version if there are any.
+
+        Raises:
+            CorruptData: a column exists with another type; no column is ever retyped.
+            CommitRefused: another commit was first; nothing was added, it may be tried again.
+        """
+        with self._lock:
+            self._table.update_incremental()
+            missing = self._missing_columns()
             if not missing:
                 return None
             delta_fields = Schema.from_arrow(pa.schema(missing)).fields
-            self._table.alter.add_columns(list(delta_fields), post_commithook_properties=_NO_HOOKS)
+            try:
+                self._table.alter.add_columns(list(delta_fields), post_commithook_properties=_NO_HOOKS)
+            except (DeltaError, OSError) as error:
+                raise CommitRefused(f"{self.folder} did not take new columns: {_first_line(error)}") from error
             self._table.update_incremental()
             return int(self._table.version())
+
+    def _missing_columns(self) -> list[pa.Field]:
+        existing = {field.name: pa.field(field) for field in pa.schema(self._table.schema())}
+        wanted = self.schema.table_schema
+        for field in wanted:
+            if field.name in existing and not _same_type(existing[field.name].type, field.type):
+                raise CorruptData(
+                    f"column {field.name} of the table in {self.folder} is {existing[field.name].type},"
+                    f" the configuration says {field.type}; columns are never retyped, choose another name"
+                )
+        return [field for field in wanted if field.name not in existing]
 
     def snapshot(self, journal: str) -> Snapshot:
         """Return the newest version that this process has loaded; costs nothing if it was asked for before."""

@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from storage.errors import StoreError, StoreFailed
@@ -25,6 +27,14 @@ _KEYS_CLEANUP_S: Final = 60.0
 _log = logging.getLogger("actionlake.leader")
 
 
+@dataclass(frozen=True, slots=True)
+class KeyLimits:
+    """How long idempotency keys and their answers are kept, and how many bytes of them."""
+
+    retention_us: int
+    bytes_max: int
+
+
 class Leader:
     """A thread that competes for the leader's lock and, while it holds it, keeps the journal short.
 
@@ -39,9 +49,8 @@ class Leader:
         journal: Journal,
         flusher: Callable[[], Flusher],
         *,
-        limits: FlushLimits,
-        idempotency_retention_us: int,
-        idempotency_bytes_max: int,
+        limits: Callable[[], FlushLimits],
+        keys: Callable[[], KeyLimits],
         now_us: Callable[[], int],
         on_error: Callable[[BaseException], None],
     ) -> None:
@@ -51,12 +60,12 @@ class Leader:
         self._make_flusher = flusher
         self._flusher: Flusher | None = None
         self._limits = limits
-        self._idempotency_retention_us = idempotency_retention_us
-        self._idempotency_bytes_max = idempotency_bytes_max
+        self._keys = keys
         self._now_us = now_us
         self._on_error = on_error
         self._stopping = threading.Event()
         self._wake = threading.Event()
+        self._stepping = threading.Lock()
         self._next_keys_cleanup_us = 0
         self.last_error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="leader", daemon=True)
@@ -71,6 +80,12 @@ class Leader:
         """Look at the journal now instead of at the next tick."""
         self._wake.set()
 
+    @contextmanager
+    def between_flushes(self) -> Iterator[bool]:
+        """Hold up flushing for a block; yields whether this process leads, and goes on to until the block ends."""
+        with self._stepping:
+            yield self._lock.held
+
     def stop(self) -> None:
         """End the thread after the step it is in; the lock stays held until `release`."""
         self._stopping.set()
@@ -83,15 +98,15 @@ class Leader:
         Raises:
             StoreError: as `Flusher.flush` does.
         """
-        if self._lock.try_acquire(f"pid {os.getpid()}"):
-            state = self._journal.state()
-            if state.depth:
+        with self._stepping:
+            if self._lock.try_acquire(f"pid {os.getpid()}") and (state := self._journal.state()).depth:
                 self._require_flusher().flush(state.head)
             self._require_flusher().rejects.flush()
 
     def release(self) -> None:
         """Let another process lead."""
-        self._lock.release()
+        with self._stepping:
+            self._lock.release()
 
     def _require_flusher(self) -> Flusher:
         if self._flusher is None:
@@ -103,7 +118,8 @@ class Leader:
         while not self._stopping.is_set():
             try:
                 if self._lock.try_acquire(f"pid {os.getpid()}"):
-                    self._step()
+                    with self._stepping:
+                        self._step()
                     self.last_error = None
                     pause_s = _TICK_S
                 else:
@@ -132,7 +148,7 @@ class Leader:
         self._page.note_look(now_us)
         state = self._journal.state()
         oldest = self._journal.oldest_received_at_us() if state.depth else None
-        plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits)
+        plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits())
         if plan is not None:
             self._require_flusher().flush(plan.through)
             # Emptying the log holds up appends, so that under load it waits until it is worth it.
@@ -144,7 +160,6 @@ class Leader:
             self._journal.checkpoint(truncate=wal_bytes > _WAL_TRUNCATE_BYTES)
         self._require_flusher().rejects.flush_if_due()
         if now_us >= self._next_keys_cleanup_us:
-            self._journal.forget_idempotency_keys(
-                before_us=now_us - self._idempotency_retention_us, bytes_max=self._idempotency_bytes_max
-            )
+            keys = self._keys()
+            self._journal.forget_idempotency_keys(before_us=now_us - keys.retention_us, bytes_max=keys.bytes_max)
             self._next_keys_cleanup_us = now_us + int(_KEYS_CLEANUP_S * 1_000_000)

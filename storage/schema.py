@@ -71,6 +71,36 @@ class PromotedProperty:
         return _ARROW_TYPES[self.type]
 
 
+@dataclass(frozen=True)
+class TableColumns:
+    """The columns of a table `actions` with these promoted ones, whichever configuration they come from."""
+
+    promoted_fields: tuple[pa.Field, ...]
+
+    @classmethod
+    def of_table(cls, fields: Iterable[pa.Field]) -> TableColumns:
+        """The columns of a table as it is, which may have more than the configuration promotes today.
+
+        Columns of types that no promoted property has, added by somebody else, are not ours to write.
+        """
+        known = [(one.name, _plain(one.type)) for one in fields if one.name not in RESERVED_COLUMNS]
+        return cls(tuple(pa.field(name, type_) for name, type_ in known if type_ in _ARROW_TYPES.values()))
+
+    @cached_property
+    def file_schema(self) -> pa.Schema:
+        """The columns stored inside a data file: all but the partition columns."""
+        return pa.schema([*_LEADING_FIELDS, *self.promoted_fields, *_TRAILING_FIELDS])
+
+    @cached_property
+    def table_schema(self) -> pa.Schema:
+        """All columns of the table `actions`: `date` and `type` first, then the file's."""
+        return pa.schema([pa.field("date", pa.date32()), pa.field("type", pa.string()), *self.file_schema])
+
+
+def _plain(type_: pa.DataType) -> pa.DataType:
+    return pa.string() if type_ in (pa.large_string(), pa.string_view()) else type_
+
+
 DEFAULT_ACTION_TYPES: Final[Mapping[str, tuple[PromotedProperty, ...]]] = {
     "click": (
         PromotedProperty("locationX", "location_x", "double"),
@@ -115,16 +145,21 @@ class ActionSchema:
             yield from promoted
 
     @cached_property
+    def columns(self) -> TableColumns:
+        """The table's columns for these types: its own and the promoted ones, in the order of their declaration."""
+        return TableColumns(tuple({p.column: pa.field(p.column, p.arrow_type) for p in self._all_promoted()}.values()))
+
+    @property
     def promoted_fields(self) -> tuple[pa.Field, ...]:
         """The promoted columns as Arrow fields, in the order in which the types declare them, each once."""
-        return tuple({p.column: pa.field(p.column, p.arrow_type) for p in self._all_promoted()}.values())
+        return self.columns.promoted_fields
 
-    @cached_property
+    @property
     def file_schema(self) -> pa.Schema:
         """The columns stored inside a data file: all but the partition columns."""
-        return pa.schema([*_LEADING_FIELDS, *self.promoted_fields, *_TRAILING_FIELDS])
+        return self.columns.file_schema
 
-    @cached_property
+    @property
     def table_schema(self) -> pa.Schema:
         """All columns of the table `actions`: `date` and `type` first, then the file's."""
-        return pa.schema([pa.field("date", pa.date32()), pa.field("type", pa.string()), *self.file_schema])
+        return self.columns.table_schema

@@ -34,9 +34,10 @@ from storage.journal import Journal
 from storage.journal_records import Append, JournalState
 from storage.lake import Lake, Snapshot
 from storage.latch import Latch
-from storage.leader import Leader
+from storage.leader import KeyLimits, Leader
 from storage.leader_page import LeaderPage
 from storage.locks import FileLock
+from storage.new_columns import add_columns
 from storage.paths import StorePaths
 from storage.recovery import RecoveryReport, recover
 from storage.rejects_flush import RejectsFlusher, RejectsLimits
@@ -137,6 +138,49 @@ class Store:
         """Release *lock* when this store is closed."""
         self._lock = lock
 
+    # Configuration
+
+    def use(self, schema: ActionSchema, options: StoreOptions) -> bool:
+        """Take other action types, promoted properties and limits, all at once, while the store is in use.
+
+        Columns that the table lacks are added first, by the process that leads, between two flushes and durably. A
+        flush writes every column that the table has by then, so that values accepted under either configuration
+        reach the table, whichever process flushes and whatever it has heard of.
+
+        Returns:
+            Whether it was taken. False while the table lacks columns that another process, the leader, has to add:
+            call again a little later. Until then everything is as before.
+
+        Raises:
+            CorruptData: a promoted property's column is in the table with another type.
+            CommitRefused: another commit was first; call again.
+            StoreFailed: the store is latched, or the disk does not take the new columns.
+        """
+        if schema == self.schema:
+            self.options = options
+            return True
+        if not self._has_columns(schema):
+            return False
+        # A view is pinned under the same lock, so that none has hot rows of one schema and columns of another.
+        with self._read_lock:
+            self.schema = schema
+            self.options = options
+            self._hot = HotRows(self.journal_id, schema)
+        return True
+
+    def _has_columns(self, schema: ActionSchema) -> bool:
+        latch = self._require_writable()
+        lake = Lake(self.paths.table, schema)
+        if not lake.missing_columns():
+            return True
+        if self._leader is None:
+            return False
+        with self._leader.between_flushes() as leads:
+            if not leads:
+                return False
+            add_columns(lake, self.journal, latch)
+        return True
+
     # Writing
 
     def append(self, group: Sequence[Append]) -> list[bytes | StoreError]:
@@ -226,9 +270,10 @@ class Store:
             self._page,
             self.journal,
             self._make_flusher,
-            limits=options.flush,
-            idempotency_retention_us=options.idempotency_retention_hours * 3_600_000_000,
-            idempotency_bytes_max=options.idempotency_bytes_max,
+            limits=lambda: self.options.flush,
+            keys=lambda: KeyLimits(
+                self.options.idempotency_retention_hours * 3_600_000_000, self.options.idempotency_bytes_max
+            ),
             now_us=options.now_us,
             on_error=options.on_flush_error,
         )
@@ -327,8 +372,7 @@ class Store:
             rejects=RejectsFlusher(
                 self.journal, self.paths.rejects, latch, now_us=self.options.now_us, limits=self.options.rejects
             ),
-            schema=self.schema,
-            limits=self.options.flush,
+            limits=lambda: self.options.flush,
             now_us=self.options.now_us,
             on_commit=self.options.on_flush,
         )

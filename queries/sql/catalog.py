@@ -50,7 +50,6 @@ class Catalog:
     Args:
         connection: a connection that can read the data folder and *template_folder*, and write the latter.
         template_folder: for an empty Parquet file that has all columns, so that they exist where no file has them.
-        views: the ready views' SELECTs by name.
         macros: CREATE MACRO statements by name.
     """
 
@@ -59,13 +58,12 @@ class Catalog:
         connection: duckdb.DuckDBPyConnection,
         template_folder: Path,
         *,
-        views: Mapping[str, str],
         macros: Mapping[str, str],
     ) -> None:
         self._connection = connection
         self._template = template_folder / "date=0001-01-01" / "type=none" / "template.parquet"
         self._template.parent.mkdir(parents=True)
-        self._views = dict(views)
+        self._views: dict[str, str] = {}
         self._schema: pa.Schema | None = None
         self._listed: Sequence[FileBounds] | None = None
         self._in_files = ""
@@ -96,14 +94,22 @@ class Catalog:
         listed = ", ".join(f"({sql_text(name)})" for name in self.names)
         return f"SELECT name FROM (VALUES {listed}) AS tables(name) ORDER BY name"
 
-    def use_schema(self, schema: pa.Schema) -> bool:
+    def use_schema(self, schema: pa.Schema, views: Mapping[str, str]) -> bool:
         """Build the views for a table with these columns and no rows, unless they are the same as before.
+
+        Args:
+            schema: the columns.
+            views: the ready views' SELECTs by name; others that there were are dropped.
 
         Returns:
             whether they were built.
         """
-        if self._schema is not None and schema.equals(self._schema):
+        if self._schema is not None and schema.equals(self._schema) and views == self._views:
             return False
+        for gone in self._views.keys() - views.keys():
+            for place in ("main", "planning"):
+                self._connection.execute(f"DROP VIEW {place}.{sql_name(gone)}")
+        self._views = dict(views)
         self._connection.register(_HOT, _Stream(schema.empty_table()))
         self._with_hot = False
         names = [sql_name(name) for name in schema.names]

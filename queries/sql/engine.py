@@ -110,19 +110,26 @@ class Engine:
         self._total = (0, 0)
         self._hot_rows = 0
         self._template_bytes = 0
-        self._catalog = Catalog(self._connection, temp_folder / "template", views=start.views, macros=start.macros)
+        self._start_views = start.views
+        self._catalog = Catalog(self._connection, temp_folder / "template", macros=start.macros)
         self._guard = Guard(
-            self._parse, views=self._catalog.names, macros=start.macros, taken=names_taken(self._connection)
+            self._parse, views=start.views, macros=start.macros, taken=names_taken(self._connection)
         )
         self._running_lock = threading.Lock()
         self._running = False
         self._pruner = FilePruner(self._parse, table=self._catalog.stand_in, columns=self._catalog.stand_in_columns)
         self.use_table(schema, ())
 
-    def use_table(self, schema: pa.Schema, files: Sequence[FileBounds]) -> None:
-        """Take the files of a snapshot for the queries that follow. If the columns changed, no rows are hot."""
-        if self._catalog.use_schema(schema):
+    def use_table(
+        self, schema: pa.Schema, files: Sequence[FileBounds], views: Mapping[str, str] | None = None
+    ) -> None:
+        """Take the files of a snapshot for the queries that follow, and other ready views where *views* are given.
+
+        If columns or views changed, no rows are hot.
+        """
+        if self._catalog.use_schema(schema, self._start_views if views is None else views):
             self._hot_rows = 0
+            self._guard.use_views(self._catalog.names)
             self._connection.execute("SELECT * FROM actions").to_arrow_table()
             self._template_bytes = int(self._profile()["total_bytes_read"])
         self._files = files

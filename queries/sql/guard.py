@@ -121,10 +121,15 @@ class Guard:
         self, parse: Parser, *, views: Collection[str], macros: Collection[str], taken: Collection[str]
     ) -> None:
         self._parse = parse
-        self._views = frozenset(name.lower() for name in views)
+        self._taken_names = frozenset(name.lower() for name in taken)
+        self.use_views(views)
         self._functions = SCALAR_FUNCTIONS | {name.lower() for name in macros}
-        self._taken = frozenset(name.lower() for name in taken) - self._views
         self._show_tables = self._statements("SHOW TABLES")
+
+    def use_views(self, views: Collection[str]) -> None:
+        """Let these names, and no others, stand in FROM."""
+        self._views = frozenset(name.lower() for name in views)
+        self._taken = self._taken_names - self._views
 
     def check(self, sql: str) -> CheckedStatement:
         """Return the one statement of *sql*, if it may run.

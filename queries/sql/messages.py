@@ -30,10 +30,11 @@ class UseTable(msgspec.Struct, tag=True, frozen=True):
     """The files of a snapshot, for this and later queries; followed by the table's Arrow schema.
 
     Each file is its path below the data folder, its size in bytes, its date as an ordinal, its type, and the bounds
-    of `time` in microseconds.
+    of `time` in microseconds. `views` are the ready views for these columns; None for those of the start.
     """
 
     files: list[tuple[str, int, int, str, int, int]]
+    views: dict[str, str] | None = None
 
 
 class UseHot(msgspec.Struct, tag=True, frozen=True):

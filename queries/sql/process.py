@@ -76,7 +76,8 @@ class FileFrames:
             (one.path, one.size_bytes, one.date.toordinal(), one.type, one.time_min_us, one.time_max_us)
             for one in view.files
         ]
-        return encode_frame(UseTable(files), memoryview(view.schema.serialize()))
+        views = None if view.views is None else dict(view.views)
+        return encode_frame(UseTable(files, views), memoryview(view.schema.serialize()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,8 +199,8 @@ class WorkerProcess:
         known, self._view = self._view, None
         if known is None or not _same_files(known, view):
             self.channel.send_frame(frames.of(view))
-        if known is None or known.schema != view.schema:
-            # New columns make the worker forget the hot rows, too.
+        if known is None or known.schema != view.schema or known.views != view.views:
+            # New columns or views make the worker forget the hot rows, too.
             known = None
             self._hot.forget()
         if known is None or known.hot is not view.hot:
@@ -235,4 +236,4 @@ class WorkerProcess:
 
 
 def _same_files(one: TableView, other: TableView) -> bool:
-    return one.files is other.files and bool(one.schema == other.schema)
+    return one.files is other.files and bool(one.schema == other.schema) and one.views == other.views

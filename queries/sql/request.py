@@ -64,9 +64,11 @@ class TableView:
     Attributes:
         files: the data files, below the pool's data folder.
         hot: the rows that are in no file yet, with all columns of `schema`.
-        schema: all columns of the table, `date` and `type` included, and at least those of the pool's views.
+        schema: all columns of the table, `date` and `type` included, and at least those of the views.
+        views: the SELECT of each ready view by its name; None for those that the pool was started with.
     """
 
     files: Sequence[DataFile]
     hot: pa.Table
     schema: pa.Schema
+    views: Mapping[str, str] | None = None

@@ -126,7 +126,7 @@ class Worker:
                     FileBounds(path, size_bytes, datetime.date.fromordinal(date), type_, time_min_us, time_max_us)
                     for path, size_bytes, date, type_, time_min_us, time_max_us in message.files
                 ]
-                self._engine.use_table(pa.ipc.read_schema(pa.py_buffer(payload)), files)
+                self._engine.use_table(pa.ipc.read_schema(pa.py_buffer(payload)), files, message.views)
             else:
                 self._engine.use_hot(self._hot.decode(message, payload))
         except Exception:  # noqa: BLE001

@@ -96,8 +96,7 @@ def flusher(
         lake or Lake(store.paths.table, store.schema),
         store.latch,
         rejects=RejectsFlusher(store.journal, store.paths.rejects, store.latch, now_us=system_now_us),
-        schema=store.schema,
-        limits=limits or FlushLimits(),
+        limits=lambda: limits or FlushLimits(),
         now_us=system_now_us,
         on_commit=(done if done is not None else []).append,
     )
