@@ -13,7 +13,6 @@ from importlib.metadata import version
 from typing import Any, Final
 
 from litestar import Litestar, Request, Response
-from litestar.datastructures import State
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
 from litestar.types import ASGIApp, Receive, Scope, Send
@@ -26,12 +25,16 @@ from queries.engine import Engine, EngineLimits
 from queries.sql import SqlLimits, SqlPool
 from service.access import LoopbackOnly
 from service.athena import AthenaService, SandboxEngine, athena
+from service.configuration import configuration
+from service.live_settings import LiveSettings
+from service.logs import use_log_level
 from service.metrics import Metrics
 from service.openapi import add_plain_routes, assets_router, openapi_config
-from service.operations import flush, live, metrics, ready
+from service.operations import alive, flush, metrics, ready
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
-from service.settings import Settings, settings_from_environ
+from service.settings import Settings
+from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE
 from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
 from service.store_settings import store_options, store_paths, submission_limits
 from service.submissions import SubmitEndpoint
@@ -40,7 +43,6 @@ from storage.group_commit import SWITCH_INTERVAL_S
 from storage.store import Store, join_store, system_now_us
 from storage.submission import SubmissionParser
 
-SUPERVISED_VARIABLE: Final = "ACTIONLAKE_SUPERVISED"
 SUBMIT_PATHS: Final = ("/api/submitlogs", "/api/submitlogs/")
 # Queries that wait for a worker each hold a thread meanwhile.
 _SQL_WAITING_THREADS: Final = 16
@@ -48,6 +50,23 @@ _SQL_WAITING_THREADS: Final = 16
 _ATHENA_THREADS: Final = 32
 
 _log = logging.getLogger("actionlake.service")
+
+
+def retrieval_limits(settings: Settings) -> RetrievalLimits:
+    """The limits of a retrieval by the settings."""
+    return RetrievalLimits(
+        limit_default=min(settings.retrieve_limit_default, settings.retrieve_limit_max),
+        limit_max=settings.retrieve_limit_max,
+        timeout_ms_max=settings.retrieve_timeout_ms_max,
+        concurrency_max=settings.retrieve_concurrency_max,
+    )
+
+
+def sql_answer_limits(settings: Settings) -> SqlAnswerLimits:
+    """The limits of a SQL answer by the settings."""
+    return SqlAnswerLimits(
+        rows_default=min(settings.sql_rows_default, settings.sql_rows_max), json_rows_max=settings.sql_rows_max
+    )
 
 
 class _Service:
@@ -69,12 +88,7 @@ class _Service:
             self.store,
             self.engine,
             metrics_,
-            RetrievalLimits(
-                limit_default=min(settings.retrieve_limit_default, settings.retrieve_limit_max),
-                limit_max=settings.retrieve_limit_max,
-                timeout_ms_max=settings.retrieve_timeout_ms_max,
-                concurrency_max=settings.retrieve_concurrency_max,
-            ),
+            retrieval_limits(settings),
         )
         self.sql = SqlService(
             self.store,
@@ -93,9 +107,7 @@ class _Service:
                 on_worker_lost=log_lost_worker,
             ),
             metrics_,
-            SqlAnswerLimits(
-                rows_default=min(settings.sql_rows_default, settings.sql_rows_max), json_rows_max=settings.sql_rows_max
-            ),
+            sql_answer_limits(settings),
             threads_max=settings.sql_workers + _SQL_WAITING_THREADS,
         )
         self.athena = AthenaService(
@@ -120,6 +132,27 @@ class _Service:
             pending_bytes_max=settings.submit_pending_bytes_max,
             now_us=system_now_us,
         )
+        self._metrics = metrics_
+
+    def use(self, settings: Settings) -> bool:
+        """Put other values of the live settings into force, all at once; see `LiveSettings.follow`.
+
+        Requests under way end with what they began with.
+
+        Raises:
+            StoreError: the store does not take them; nothing was changed.
+        """
+        schema = settings.action_schema()
+        if not self.store.use(schema, store_options(settings, self._metrics)):
+            return False
+        self.submit.use(
+            SubmissionParser(self.store.schema, submission_limits(settings)),
+            pending_bytes_max=settings.submit_pending_bytes_max,
+        )
+        self.retrievals.limits = retrieval_limits(settings)
+        self.sql.limits = sql_answer_limits(settings)
+        use_log_level(settings.log_level)
+        return True
 
     async def close(self) -> None:
         """Commit what waits, and finish what runs; the keeper flushes what is left."""
@@ -131,8 +164,9 @@ class _Service:
         await asyncio.to_thread(self.store.close, flush=False)
 
 
-def create_app(settings: Settings) -> ASGIApp:
+def create_app(live: LiveSettings) -> ASGIApp:
     """Build the service over a store that a supervisor holds and has recovered (`storage.store.lock_and_recover`)."""
+    settings = live.in_force.settings
     metrics_ = Metrics()
     running: list[_Service] = []
 
@@ -147,21 +181,23 @@ def create_app(settings: Settings) -> ASGIApp:
                 "sql": service.sql,
                 "athena": service.athena,
                 "metrics": metrics_,
+                "live": live,
             }
         )
+        live.follow(service.use)
         watcher = asyncio.create_task(_stop_with_parent())
         try:
             yield
         finally:
             watcher.cancel()
+            await asyncio.to_thread(live.stop)
             await service.close()
 
     app = Litestar(
-        [retrieve_logs, run_sql, athena, flush, live, ready, metrics, assets_router],
+        [retrieve_logs, run_sql, athena, flush, configuration, alive, ready, metrics, assets_router],
         lifespan=[lifespan],
         openapi_config=openapi_config(version("actionlake")),
         exception_handlers={Exception: _answer_error},
-        state=State({"flush_timeout_s": settings.flush_timeout_ms_max / 1000}),
         logging_config=None,
     )
     add_plain_routes(app.openapi_schema)
@@ -177,12 +213,13 @@ def create_app(settings: Settings) -> ASGIApp:
 
 
 def app_from_environ() -> ASGIApp:
-    """Build the service from the environment alone, as a worker process does."""
+    """Build the service from what the supervisor handed over, as a worker process does."""
     from service.logs import configure_logging
 
-    settings = settings_from_environ(os.environ)
+    live = LiveSettings.take_over(os.environ[HANDED_OVER_VARIABLE], now_us=system_now_us)
+    settings = live.in_force.settings
     configure_logging(settings.log_level, settings.log_format)
-    return create_app(settings)
+    return create_app(live)
 
 
 def _answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes]:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, store_to_read
+from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, sources_of, store_to_read
 from service.settings import STRUCTURED, Settings
 from service.settings_flags import settings_options
 
@@ -36,10 +36,11 @@ def main() -> None:
 def serve(config: Path | None, **flags: Any) -> None:
     """Serve submissions, retrievals and SQL over HTTP."""
     with errors_told():
-        settings = settings_of(config, flags)
+        from service.live_settings import LiveSettings
         from service.server import serve as serve_settings
+        from storage.store import system_now_us
 
-        serve_settings(settings)
+        serve_settings(LiveSettings.load(sources_of(config, flags), now_us=system_now_us))
 
 
 @main.command("import")

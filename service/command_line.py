@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 import click
 
-from service.settings import Settings, SettingsError, load_settings
+from service.settings import Settings, SettingsError
+from service.sources import Sources, load_settings
 
 if TYPE_CHECKING:
     from storage.store import Store
@@ -37,8 +38,20 @@ def settings_of(config: Path | None, flags: dict[str, Any]) -> Settings:
     Raises:
         SettingsError: as `load_settings`.
     """
-    given = {name: value for name, value in flags.items() if value is not None}
-    return load_settings(config=config, environ=os.environ, flags=given)
+    return load_settings(config=config, environ=os.environ, flags=_given(flags))
+
+
+def sources_of(config: Path | None, flags: dict[str, Any]) -> Sources:
+    """Look where the settings of a command come from; flags that were not given are None.
+
+    Raises:
+        SettingsError: as `Sources.of`.
+    """
+    return Sources.of(config=config, environ=os.environ, flags=_given(flags))
+
+
+def _given(flags: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in flags.items() if value is not None}
 
 
 def config_option(function: F) -> F:

@@ -11,7 +11,10 @@ import logging
 import os
 import signal
 import sys
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from service.settings import Settings
 
 # What the parent writes when everything that was to be acknowledged is in the journal.
 DRAIN: Final = b"drain\n"
@@ -28,20 +31,32 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    from service.logs import configure_logging
+    from service.live_settings import LiveSettings
+    from service.logs import configure_logging, use_log_level
     from service.metrics import Metrics
-    from service.settings import settings_from_environ
+    from service.sources import HANDED_OVER_VARIABLE
     from service.store_settings import store_options, store_paths
     from storage.errors import StoreError
-    from storage.store import join_store
+    from storage.store import join_store, system_now_us
 
-    settings = settings_from_environ(os.environ)
+    live = LiveSettings.take_over(os.environ[HANDED_OVER_VARIABLE], now_us=system_now_us)
+    settings = live.in_force.settings
     configure_logging(settings.log_level, settings.log_format)
-    store = join_store(store_paths(settings), settings.action_schema(), store_options(settings, Metrics()))
+    metrics = Metrics()
+    store = join_store(store_paths(settings), settings.action_schema(), store_options(settings, metrics))
     store.start_leading()
+
+    def use(changed: Settings) -> bool:
+        if not store.use(changed.action_schema(), store_options(changed, metrics)):
+            return False
+        use_log_level(changed.log_level)
+        return True
+
+    live.follow(use)
     if sys.stdin.buffer.readline() != DRAIN:
         # No handler may run and no thread be waited for: a new service may be waiting for the folder.
         os._exit(1)
+    live.stop()
     try:
         store.close(flush=True)
     except StoreError as error:

@@ -14,7 +14,8 @@ from types import TracebackType
 from typing import Final
 
 from service.keeper import DRAIN
-from service.settings import Settings, to_environ
+from service.live_settings import LiveSettings
+from service.sources import HANDED_OVER_VARIABLE
 
 KEEPER_MODULE: Final = "service.keeper"
 
@@ -34,10 +35,11 @@ class KeeperProcess:
     closing of a pipe.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, live: LiveSettings) -> None:
         # The keeper runs the very code that its service runs, whatever folder the service was started in.
         path = os.pathsep.join(filter(None, [str(_SOURCE_FOLDER), os.environ.get("PYTHONPATH")]))
-        self._environment = {**os.environ, **to_environ(settings), "PYTHONPATH": path}
+        self._environment = {**os.environ, "PYTHONPATH": path}
+        self._live = live
         self._command = [sys.executable, "-P", "-m", KEEPER_MODULE]
         self._lock = threading.Lock()
         self._draining = threading.Event()
@@ -64,7 +66,8 @@ class KeeperProcess:
             _log.error("the keeper ended with status %d; rows may be left in the journal", self._process.returncode)
 
     def _spawn(self) -> subprocess.Popen[bytes]:
-        return subprocess.Popen(self._command, env=self._environment, stdin=subprocess.PIPE)  # noqa: S603
+        environment = {**self._environment, HANDED_OVER_VARIABLE: self._live.hand_over()}
+        return subprocess.Popen(self._command, env=environment, stdin=subprocess.PIPE)  # noqa: S603
 
     def _watch(self) -> None:
         pause_s = _PAUSE_S_MIN

@@ -40,8 +40,13 @@ def configure_logging(level: str, form: str) -> None:
     )
     root = logging.getLogger()
     root.handlers[:] = [handler]
-    root.setLevel(level.upper())
+    use_log_level(level)
     for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+
+
+def use_log_level(level: str) -> None:
+    """Write log entries of *level* and above from now on."""
+    logging.getLogger().setLevel(level.upper())

@@ -7,6 +7,7 @@ from typing import Any
 
 from litestar import MediaType, Request, Response, get, post
 
+from service.live_settings import LiveSettings
 from service.metrics import CONTENT_TYPE, Metrics, Reading
 from service.problems import Problem
 from storage.errors import StoreError
@@ -21,27 +22,34 @@ async def flush(request: Request[Any, Any, Any]) -> dict[str, Any]:
         # A page's form can send a POST, but none without a content type of its own.
         raise Problem(415, "send no body, or application/json", headers={"accept": "application/json"})
     store: Store = request.app.state.store
-    timeout_s: float = request.app.state.flush_timeout_s
+    live: LiveSettings = request.app.state.live
+    timeout_s = live.in_force.settings.flush_timeout_ms_max / 1000
     watermark = await asyncio.to_thread(store.flush, timeout_s=timeout_s)
     return {"status": "flushed", "watermark": watermark}
 
 
 @get("/health/live", summary="The process answers", tags=["operation"])
-async def live() -> dict[str, str]:
+async def alive() -> dict[str, str]:
     """Say that the process is alive; says nothing about the store."""
     return {"status": "live"}
 
 
 @get("/health/ready", summary="Submissions and retrievals are taken", tags=["operation"])
 async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
-    """200 while the store takes submissions and answers, 503 with the reason otherwise."""
+    """200 while the store takes submissions and answers, 503 with the reason otherwise.
+
+    A settings file that is wrong keeps nobody from being served, so that it is said here and changes no status.
+    """
+    live: LiveSettings = request.app.state.live
     store: Store = request.app.state.store
     try:
         store.check_writable()
         state = await asyncio.to_thread(store.journal.state)
     except StoreError as error:
         return Response({"status": "not ready", "reason": str(error)}, status_code=503)
-    return Response({"status": "ready", "journalDepth": state.depth})
+    wrong = live.in_force.error
+    valid = "valid" if wrong is None else f"invalid: {wrong}"
+    return Response({"status": "ready", "journalDepth": state.depth, "configuration": valid})
 
 
 @get("/metrics", summary="Prometheus metrics", tags=["operation"], media_type=MediaType.TEXT)
@@ -49,7 +57,13 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """All metrics of the store, whichever worker is asked."""
     store: Store = request.app.state.store
     process_metrics: Metrics = request.app.state.metrics
-    content = await asyncio.to_thread(lambda: process_metrics.render(journal_readings(store)))
+    live: LiveSettings = request.app.state.live
+    valid = Reading(
+        "actionlake_configuration_valid",
+        "0 while the settings file is wrong and therefore not followed",
+        float(live.in_force.error is None),
+    )
+    content = await asyncio.to_thread(lambda: process_metrics.render([*journal_readings(store), valid]))
     return Response(content, media_type=CONTENT_TYPE)
 
 

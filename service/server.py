@@ -20,13 +20,16 @@ import uvicorn
 from uvicorn.supervisors import Multiprocess
 
 from service.access import is_loopback
-from service.app import SUPERVISED_VARIABLE, create_app
+from service.app import create_app
 from service.keeper_process import KeeperProcess
-from service.logs import configure_logging
+from service.live_settings import LiveSettings
+from service.logs import configure_logging, use_log_level
 from service.metrics import share_metrics
-from service.settings import Settings, SettingsError, to_environ, unknown_variables
+from service.settings import Settings, SettingsError
+from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE, unknown_variables
 from service.store_settings import store_paths
 from storage.errors import StoreFailed
+from storage.lake import Lake
 from storage.recovery import RecoveryReport
 from storage.store import lock_and_recover
 
@@ -35,7 +38,7 @@ _BACKLOG = 2048
 _log = logging.getLogger("actionlake.serve")
 
 
-def serve(settings: Settings) -> None:
+def serve(live: LiveSettings) -> None:
     """Serve until SIGTERM or SIGINT; then drain, flush and return.
 
     Raises:
@@ -45,6 +48,7 @@ def serve(settings: Settings) -> None:
         StoreFailed: the disk does not take writes.
         OSError: the address cannot be bound.
     """
+    settings = live.in_force.settings
     configure_logging(settings.log_level, settings.log_format)
     for variable, hint in unknown_variables(os.environ).items():
         _log.warning("%s is not a setting%s", variable, hint)
@@ -61,16 +65,16 @@ def serve(settings: Settings) -> None:
     # in order, with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_in_order)
-    with lock, listener, _shared_metrics(lock.path.parent / "metrics"), KeeperProcess(settings):
+    with lock, listener, _shared_metrics(lock.path.parent / "metrics"), KeeperProcess(live):
         _tell(report)
         _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)
         if settings.workers == 1:
-            server = uvicorn.Server(_config(settings, create_app(settings)))
+            server = uvicorn.Server(_config(settings, create_app(live)))
             server.run(sockets=[listener])
             if not server.started:
                 raise StoreFailed("the service did not start; the log above says why")
         else:
-            _supervise(settings, listener)
+            _supervise(live, listener)
 
 
 def _exit_in_order(_: int, __: FrameType | None) -> None:
@@ -93,11 +97,25 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
     )
 
 
-def _supervise(settings: Settings, listener: socket.socket) -> None:
-    """Run the workers; they get their settings, and nothing else, through the environment."""
-    os.environ.update(to_environ(settings))
+def _supervise(live: LiveSettings, listener: socket.socket) -> None:
+    """Run the workers; they get their settings through the environment, and follow the settings file by themselves."""
+    settings = live.in_force.settings
+    os.environ[HANDED_OVER_VARIABLE] = live.hand_over()
     os.environ[SUPERVISED_VARIABLE] = str(os.getpid())
+
+    def use(changed: Settings) -> bool:
+        # Workers that are started later, for those that end, must find all columns in the table as well.
+        if Lake(store_paths(settings).table, changed.action_schema()).missing_columns():
+            return False
+        use_log_level(changed.log_level)
+        return True
+
+    def hand_over() -> None:
+        os.environ[HANDED_OVER_VARIABLE] = live.hand_over()
+
+    live.follow(use, on_taken=hand_over)
     Multiprocess(_config(settings, "service.app:app_from_environ"), sockets=[listener]).run()
+    live.stop()
 
 
 @contextmanager

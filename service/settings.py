@@ -1,30 +1,17 @@
-"""Settings: defaults, then `actionlake.toml`, then `ACTIONLAKE_*` variables, then flags; one name everywhere.
+"""The settings: their names, types, bounds and defaults, and which follow the file while the service runs.
 
-`flush_interval_ms_max` is `ACTIONLAKE_FLUSH_INTERVAL_MS_MAX` in the environment and `--flush-interval-ms-max` as a
-flag. A value of any source is checked against the same type and bounds. An unknown name is an error in the file and as
-a flag; an unknown variable is warned of, since other programs may use the prefix.
-
-`python -m service.settings` prints `docs/settings.md`.
+Where they are read from stands in `service.sources`. `python -m service.settings` prints `docs/settings.md`.
 """
 
 from __future__ import annotations
 
-import difflib
-import tomllib
-from collections.abc import Iterable, Mapping
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Annotated, Any, Final, Literal, get_args, get_origin, get_type_hints
 
 import msgspec
 from msgspec import Meta, Struct
 
 from storage.schema import DEFAULT_ACTION_TYPES, ActionSchema, PromotedProperty, PromotedType
-
-ENVIRONMENT_PREFIX: Final = "ACTIONLAKE_"
-DEFAULT_CONFIG: Final = Path("actionlake.toml")
-# Set by the service for its own processes, or read elsewhere; no settings.
-_OTHER_VARIABLES: Final = frozenset({"ACTIONLAKE_CONFIG", "ACTIONLAKE_SUPERVISED"})
-_TEST_PREFIX: Final = "ACTIONLAKE_TEST_"
 
 _MIB: Final = 1024 * 1024
 _GIB: Final = 1024 * _MIB
@@ -175,114 +162,40 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         )
 
 
-_TYPES: Final = get_type_hints(Settings, include_extras=True)
+SETTING_TYPES: Final = get_type_hints(Settings, include_extras=True)
 STRUCTURED: Final = ("action_types", "athena_work_groups")
-
-
-def load_settings(*, config: Path | None, environ: Mapping[str, str], flags: Mapping[str, object]) -> Settings:
-    """Read settings from all sources.
-
-    Args:
-        config: the settings file; where it is None, the one named by `ACTIONLAKE_CONFIG`, else `./actionlake.toml`
-            if there is one.
-        environ: the environment.
-        flags: name → value, for the flags that were given.
-
-    Raises:
-        SettingsError: a name is unknown, or a value is not allowed.
-    """
-    values: dict[str, Any] = {}
-    if config is None and "ACTIONLAKE_CONFIG" in environ:
-        config = Path(environ["ACTIONLAKE_CONFIG"])
-    if config is not None or DEFAULT_CONFIG.exists():
-        values.update(_from_file(config or DEFAULT_CONFIG))
-    values.update(_from_environ(environ))
-    for name, value in flags.items():
-        values[name] = _checked(name, value, f"--{name.replace('_', '-')}", strict=False)
-    try:
-        return Settings(**values)
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def unknown_variables(environ: Mapping[str, str]) -> dict[str, str]:
-    """Return the `ACTIONLAKE_*` variables that are no setting, each with a hint; they are ignored, but not silently."""
-    return {variable: _hint(name) for variable, name in _variables(environ) if name not in _TYPES}
-
-
-def settings_from_environ(environ: Mapping[str, str]) -> Settings:
-    """Read settings from the environment alone, as a worker process does.
-
-    Raises:
-        SettingsError: as `load_settings`.
-    """
-    try:
-        return Settings(**_from_environ(environ))
-    except ValueError as error:
-        raise SettingsError(str(error)) from error
-
-
-def to_environ(settings: Settings) -> dict[str, str]:
-    """Write settings as the variables that `settings_from_environ` reads; those that are None are left out."""
-    variables: dict[str, str] = {}
-    for name in Settings.__struct_fields__:
-        value = getattr(settings, name)
-        if value is None:
-            continue
-        text = value if isinstance(value, str) else msgspec.json.encode(value).decode()
-        variables[ENVIRONMENT_PREFIX + name.upper()] = text
-    return variables
-
-
-def _from_file(path: Path) -> dict[str, Any]:
-    try:
-        content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
-        raise SettingsError(f"{path}: {error}") from error
-    return {name: _checked(name, value, str(path), strict=True) for name, value in content.items()}
-
-
-def _variables(environ: Mapping[str, str]) -> Iterable[tuple[str, str]]:
-    for variable in environ:
-        ours = variable.startswith(ENVIRONMENT_PREFIX) and not variable.startswith(_TEST_PREFIX)
-        if ours and variable not in _OTHER_VARIABLES:
-            yield variable, variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-
-
-def _from_environ(environ: Mapping[str, str]) -> dict[str, Any]:
-    values: dict[str, Any] = {}
-    for variable, name in _variables(environ):
-        if name not in _TYPES:
-            # Other programs may use the prefix; `unknown_variables` lets the service warn of a misspelt setting.
-            continue
-        value: Any = environ[variable]
-        if name in STRUCTURED:
-            try:
-                value = msgspec.json.decode(value)
-            except msgspec.DecodeError as error:
-                raise SettingsError(f"{name} (from {variable}): not JSON: {error}") from error
-        values[name] = _checked(name, value, variable, strict=False)
-    return values
-
-
-def _checked(name: str, value: object, source: str, *, strict: bool) -> Any:
-    """Check one value; texts of the environment and of flags are read as the type that is wanted."""
-    if name not in _TYPES:
-        raise SettingsError(f"{name} (from {source}) is not a setting{_hint(name)}")
-    try:
-        return msgspec.convert(value, _TYPES[name], strict=strict)
-    except msgspec.ValidationError as error:
-        raise SettingsError(f"{name} (from {source}): {value!r} is not allowed: {error}") from error
-
-
-def _hint(name: str) -> str:
-    close = difflib.get_close_matches(name, Settings.__struct_fields__, n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+# What follows the settings file while the service runs; everything else needs a restart.
+LIVE: Final = frozenset(
+    {
+        "log_level",
+        "flush_interval_ms_max",
+        "flush_rows_max",
+        "flush_bytes_max",
+        "flush_partitions_max",
+        "flush_timeout_ms_max",
+        "journal_bytes_max",
+        "submit_body_bytes_max",
+        "submit_actions_max",
+        "submit_pending_bytes_max",
+        "action_properties_bytes_max",
+        "id_bytes_max",
+        "json_depth_max",
+        "time_ahead_ms_max",
+        "idempotency_retention_hours",
+        "idempotency_bytes_max",
+        "retrieve_limit_default",
+        "retrieve_limit_max",
+        "retrieve_timeout_ms_max",
+        "sql_rows_default",
+        "sql_rows_max",
+        "action_types",
+    }
+)
 
 
 def describe_type(name: str) -> str:
     """Say, for documentation, what values a setting takes."""
-    parts = list(_flattened(_TYPES[name]))
+    parts = list(_flattened(SETTING_TYPES[name]))
     words = [part for part in parts if isinstance(part, str)]
     metas = [part for part in parts if isinstance(part, Meta)]
     low = next((meta.ge for meta in metas if meta.ge is not None), None)
@@ -313,7 +226,7 @@ def _flattened(annotation: Any) -> Iterable[str | Meta]:
 
 def description(name: str) -> str:
     """The description of a setting."""
-    return next(p.description for p in _flattened(_TYPES[name]) if isinstance(p, Meta) and p.description)
+    return next(p.description for p in _flattened(SETTING_TYPES[name]) if isinstance(p, Meta) and p.description)
 
 
 def document() -> str:
@@ -327,15 +240,19 @@ def document() -> str:
         "given by `--config` or `ACTIONLAKE_CONFIG`, else `./actionlake.toml` if there is one.",
         "An unknown name is an error there; an unknown variable is warned of.",
         "",
+        "The file is followed while the service runs: settings marked *live* take effect within seconds, without a",
+        "dropped request; the others need a restart. A file that is wrong changes nothing.",
+        "",
         "This page is printed by `python -m service.settings`.",
         "",
-        "| setting | default | values | meaning |",
-        "|---|---|---|---|",
+        "| setting | default | values | live | meaning |",
+        "|---|---|---|---|---|",
     ]
     for name in Settings.__struct_fields__:
         value = getattr(defaults, name)
         shown = "see below" if name in STRUCTURED else "" if value is None else f"`{_toml(value)}`"
-        lines.append(f"| `{name}` | {shown} | {describe_type(name)} | {description(name)} |")
+        live = "live" if name in LIVE else ""
+        lines.append(f"| `{name}` | {shown} | {describe_type(name)} | {live} | {description(name)} |")
     lines += ["", "## Example", "", "```toml", *_example(defaults), "```", ""]
     return "\n".join(lines)
 

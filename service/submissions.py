@@ -68,7 +68,6 @@ class SubmitEndpoint:
         self._metrics = metrics
         self._kept = metrics.submissions.labels("200")
         self._now_us = now_us
-        self._body_bytes_max = parser.limits.body_bytes_max
         self._loop = asyncio.get_running_loop()
         self._committer = GroupCommitter(
             store.journal,
@@ -77,6 +76,11 @@ class SubmitEndpoint:
             pending_bytes_max=pending_bytes_max,
             on_commit=self._observe_commit,
         )
+
+    def use(self, parser: SubmissionParser, *, pending_bytes_max: int) -> None:
+        """Judge the requests that come from now on by *parser*; those under way end with the one they began with."""
+        self._parser = parser
+        self._committer.pending_bytes_max = pending_bytes_max
 
     def close(self) -> None:
         """Commit what waits, and refuse what comes later."""
@@ -113,12 +117,13 @@ class SubmitEndpoint:
             raise Problem(415, f"Content-Type must be {JSON} or {NDJSON}", headers={"accept": f"{JSON}, {NDJSON}"})
         key_text = _idempotency_key(headers)
         self._store.check_writable()
-        body = await self._read_body(receive, headers)
+        parser = self._parser
+        body = await _read_body(receive, headers, bytes_max=parser.limits.body_bytes_max)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower().decode("latin-1")
         if len(body) > _PARSE_IN_THREAD_BYTES or encoding not in ("identity", ""):
-            parsed, key = await asyncio.to_thread(self._parse, body, encoding, media_type, key_text)
+            parsed, key = await asyncio.to_thread(self._parse, parser, body, encoding, media_type, key_text)
         else:
-            parsed, key = self._parse(body, encoding, media_type, key_text)
+            parsed, key = self._parse(parser, body, encoding, media_type, key_text)
         append = Append(parsed.submissions, parsed.rejections, answer_of(parsed), key)
         if not append.submissions and not append.rejections and key is None:
             return append.answer
@@ -130,37 +135,13 @@ class SubmitEndpoint:
         return answer
 
     def _parse(
-        self, body: bytes, encoding: str, media_type: str, key_text: str | None
+        self, parser: SubmissionParser, body: bytes, encoding: str, media_type: str, key_text: str | None
     ) -> tuple[ParsedBody, IdempotencyKey | None]:
         if encoding not in ("identity", ""):
-            body = decompress(body, encoding, bytes_max=self._body_bytes_max)
-        parse = self._parser.parse_json if media_type == JSON else self._parser.parse_ndjson
+            body = decompress(body, encoding, bytes_max=parser.limits.body_bytes_max)
+        parse = parser.parse_json if media_type == JSON else parser.parse_ndjson
         parsed = parse(body, now_us=self._now_us())
         return parsed, IdempotencyKey.of(key_text, body) if key_text is not None else None
-
-    async def _read_body(self, receive: Receive, headers: dict[bytes, bytes]) -> bytes:
-        length = headers.get(b"content-length", b"")
-        if length.isdigit() and int(length) > self._body_bytes_max:
-            raise Problem(413, f"the body is larger than {self._body_bytes_max} bytes")
-        message = await receive()
-        if message["type"] == "http.request" and not message.get("more_body", False):
-            body: bytes = message.get("body", b"")
-            if len(body) > self._body_bytes_max:
-                raise Problem(413, f"the body is larger than {self._body_bytes_max} bytes")
-            return body
-        parts: list[bytes] = []
-        size = 0
-        while True:
-            if message["type"] == "http.disconnect":
-                raise ClientDisconnected
-            part: bytes = message.get("body", b"")  # type: ignore[assignment]  # narrowed above, which mypy cannot see
-            size += len(part)
-            if size > self._body_bytes_max:
-                raise Problem(413, f"the body is larger than {self._body_bytes_max} bytes")
-            parts.append(part)
-            if not message.get("more_body", False):
-                return b"".join(parts)
-            message = await receive()
 
     def _count(self, parsed: ParsedBody) -> None:
         metrics = self._metrics
@@ -175,6 +156,31 @@ class SubmitEndpoint:
 
     def _deliver(self, outcomes: list[tuple[Any, bytes | StoreError]]) -> None:
         self._loop.call_soon_threadsafe(_resolve, outcomes)
+
+
+async def _read_body(receive: Receive, headers: dict[bytes, bytes], *, bytes_max: int) -> bytes:
+    length = headers.get(b"content-length", b"")
+    if length.isdigit() and int(length) > bytes_max:
+        raise Problem(413, f"the body is larger than {bytes_max} bytes")
+    message = await receive()
+    if message["type"] == "http.request" and not message.get("more_body", False):
+        body: bytes = message.get("body", b"")
+        if len(body) > bytes_max:
+            raise Problem(413, f"the body is larger than {bytes_max} bytes")
+        return body
+    parts: list[bytes] = []
+    size = 0
+    while True:
+        if message["type"] == "http.disconnect":
+            raise ClientDisconnected
+        part: bytes = message.get("body", b"")  # type: ignore[assignment]  # narrowed above, which mypy cannot see
+        size += len(part)
+        if size > bytes_max:
+            raise Problem(413, f"the body is larger than {bytes_max} bytes")
+        parts.append(part)
+        if not message.get("more_body", False):
+            return b"".join(parts)
+        message = await receive()
 
 
 def _resolve(outcomes: Iterable[tuple[asyncio.Future[bytes], bytes | StoreError]]) -> None:

@@ -29,6 +29,9 @@ class GroupCommitter:
 
     `submit` never blocks. Once a request's commit has been fsynced, or has failed, `deliver` is called in the
     committing thread with a list of pairs: the token that `submit` was given, and the answer or the error.
+
+    Attributes:
+        pending_bytes_max: bytes that may wait; may be changed at any time.
     """
 
     def __init__(
@@ -43,7 +46,7 @@ class GroupCommitter:
         self._journal = journal
         self._now_us = now_us
         self._deliver = deliver
-        self._pending_bytes_max = pending_bytes_max
+        self.pending_bytes_max = pending_bytes_max
         self._on_commit = on_commit
         self._wake = threading.Condition()
         self._pending: list[tuple[Any, Append, int]] = []
@@ -63,7 +66,7 @@ class GroupCommitter:
         with self._wake:
             if self._closing:
                 raise StoreFailed("the service is shutting down")
-            if self._pending and self._pending_bytes + size > self._pending_bytes_max:
+            if self._pending and self._pending_bytes + size > self.pending_bytes_max:
                 raise Overloaded("too many submissions wait for the disk", retry_after_s=1)
             self._pending.append((token, append, size))
             self._pending_bytes += size

@@ -112,17 +112,13 @@ class Engine:
         self._template_bytes = 0
         self._start_views = start.views
         self._catalog = Catalog(self._connection, temp_folder / "template", macros=start.macros)
-        self._guard = Guard(
-            self._parse, views=start.views, macros=start.macros, taken=names_taken(self._connection)
-        )
+        self._guard = Guard(self._parse, views=start.views, macros=start.macros, taken=names_taken(self._connection))
         self._running_lock = threading.Lock()
         self._running = False
         self._pruner = FilePruner(self._parse, table=self._catalog.stand_in, columns=self._catalog.stand_in_columns)
         self.use_table(schema, ())
 
-    def use_table(
-        self, schema: pa.Schema, files: Sequence[FileBounds], views: Mapping[str, str] | None = None
-    ) -> None:
+    def use_table(self, schema: pa.Schema, files: Sequence[FileBounds], views: Mapping[str, str] | None = None) -> None:
         """Take the files of a snapshot for the queries that follow, and other ready views where *views* are given.
 
         If columns or views changed, no rows are hot.

@@ -11,15 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from service.settings import (
-    Settings,
-    SettingsError,
-    document,
-    load_settings,
-    settings_from_environ,
-    to_environ,
-    unknown_variables,
-)
+from service.live_settings import LiveSettings
+from service.settings import LIVE, Settings, SettingsError, document
+from service.sources import Sources, load_settings, unknown_variables
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
@@ -112,5 +106,12 @@ def test_a_worker_gets_exactly_the_supervisors_settings(
         for place, one in enumerate(properties.values()):
             one["column"] = f"c{number}_{place}"
     flags = {"workers": workers, "data": data, "insecure": insecure, "action_types": types}
-    settings = load_settings(config=None, environ={}, flags=flags)
-    assert settings_from_environ(to_environ(settings)) == settings
+    sources = Sources.of(config=None, environ={"ACTIONLAKE_FLUSH_ROWS_MAX": "7"}, flags=flags)
+    supervisor = LiveSettings(sources, sources.resolve(b"port = 1"), b"port = 1", now_us=int)
+    worker = LiveSettings.take_over(supervisor.hand_over(), now_us=int)
+    assert worker.in_force == supervisor.in_force
+    assert worker.in_force.settings.flush_rows_max == 7
+
+
+def test_what_is_called_live_is_a_setting() -> None:
+    assert set(Settings.__struct_fields__) > LIVE
