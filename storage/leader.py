@@ -99,9 +99,11 @@ class Leader:
             StoreError: as `Flusher.flush` does.
         """
         with self._stepping:
-            if self._lock.try_acquire(f"pid {os.getpid()}") and (state := self._journal.state()).depth:
-                self._require_flusher().flush(state.head)
-            self._require_flusher().rejects.flush()
+            if self._lock.try_acquire(f"pid {os.getpid()}"):
+                state = self._journal.state()
+                if state.depth:
+                    self._require_flusher().flush(state.head)
+                self._require_flusher().rejects.flush()
 
     def release(self) -> None:
         """Let another process lead."""
