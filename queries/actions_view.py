@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import pyarrow as pa
 
 from storage.data_files import DataFile
+from storage.file_names import all_have_columns
 
 HOT_ROWS = "hot_rows"
 
@@ -20,9 +21,10 @@ def actions_sql(files: Sequence[DataFile], columns: pa.Schema) -> str:
     if not files:
         return f"SELECT {names} FROM {HOT_ROWS}"  # noqa: S608
     paths = ", ".join(_literal(one.path) for one in files)
+    by_name = "" if all_have_columns((one.path for one in files), columns) else ", union_by_name = true"
     return (
         f"SELECT {names} FROM (SELECT * FROM read_parquet([{paths}], hive_partitioning = true,"  # noqa: S608
-        " hive_types = {'date': DATE, 'type': VARCHAR}, union_by_name = true)"
+        f" hive_types = {{'date': DATE, 'type': VARCHAR}}{by_name})"
         f" UNION ALL BY NAME SELECT * FROM {HOT_ROWS})"
     )
 

@@ -17,6 +17,7 @@ from queries.engine import QueryConnection
 from queries.paging import decode_cursor, encode_cursor, fingerprint
 from queries.pruning import Pruned, RetrievalFilter, prune
 from storage.data_files import DataFile
+from storage.file_names import all_have_columns
 from storage.store import ReadView
 
 Order = Literal["asc", "desc"]
@@ -105,7 +106,8 @@ class RetrievalQuery:
             # Files from before a column was added lack it, perhaps all of them: the hot rows, if only as an empty
             # table, say what columns there are.
             names = ", ".join(f'"{name}"' for name in columns)
-            stored = f"SELECT * FROM read_parquet($files, {_HIVE}, union_by_name = true) UNION ALL BY NAME "  # noqa: S608
+            by_name = "" if all_have_columns((one.path for one in files), hot.schema) else ", union_by_name = true"
+            stored = f"SELECT * FROM read_parquet($files, {_HIVE}{by_name}) UNION ALL BY NAME "  # noqa: S608
             everything = f"{stored if files else ''}SELECT * FROM hot_rows"  # noqa: S608
             return f"SELECT {names} FROM ({everything}) WHERE {condition}"  # noqa: S608
         parts = []

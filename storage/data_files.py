@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import datetime
 import os
-import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +20,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.durable_files import fsync_path, make_durable_folder
+from storage.file_names import new_file_name
 from storage.schema import PARTITION_COLUMNS
 
 ROW_GROUP_ROWS: Final = 20_480
@@ -134,7 +134,7 @@ def _partitions(ordered: pa.Table) -> Iterator[tuple[datetime.date, str, pa.Tabl
 
 
 def _write_one(rows: pa.Table, date: datetime.date, type_: str, table_folder: Path) -> WrittenFile:
-    relative = f"date={date.isoformat()}/type={type_}/part-{uuid.uuid4().hex}.parquet"
+    relative = f"date={date.isoformat()}/type={type_}/{new_file_name(rows.schema)}"
     path = table_folder / relative
     make_durable_folder(path.parent)
     dictionary = [name for name in rows.schema.names if name not in _DELTA_PACKED and name not in _PLAIN]

@@ -66,9 +66,10 @@ def quoted(texts: pa.Array) -> pa.Array:
     """Turn an array of strings into the JSON texts of these strings; nulls stay null."""
     data = text_bytes(texts)
     if _MUST_BE_ESCAPED.search(data):
-        texts = pc.replace_substring(texts, "\\", "\\\\")
-        texts = pc.replace_substring(texts, '"', '\\"')
         present = data.tobytes()
+        for special in ("\\", '"'):
+            if special.encode() in present:
+                texts = pc.replace_substring(texts, special, f"\\{special}")
         for control, escape in _CONTROL_ESCAPES.items():
             if control.encode() in present:
                 texts = pc.replace_substring(texts, control, escape)

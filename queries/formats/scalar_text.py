@@ -28,6 +28,9 @@ import pyarrow.compute as pc
 from queries.formats.array_parts import INTERVAL, decoded_dictionary, hugeint_decimals, is_binary_like
 
 _UNITS_PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+_COARSER_UNITS: Final = {"s": (), "ms": ("s",), "us": ("s", "ms"), "ns": ("s", "ms", "us")}
+# From so many rows on it is worth looking whether values repeat.
+_REPEATED_ROWS_MIN: Final = 512
 _DAY_S: Final = 86_400
 _DAYS_YEAR_0: Final = -719_528
 _DAYS_YEAR_10000: Final = 2_932_897
@@ -68,21 +71,46 @@ def _each(array: pa.Array, text_of: Callable[..., str]) -> pa.Array:
     return pa.array((None if value is None else text_of(value) for value in array.to_pylist()), pa.string())
 
 
+def _each_once(array: pa.Array, text_of: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Turn an array by *text_of*, values that come many times, as dates and times of receipt do, only once."""
+    if len(array) >= _REPEATED_ROWS_MIN:
+        encoded = array.dictionary_encode()
+        if len(encoded.dictionary) * 2 <= len(array):
+            return text_of(encoded.dictionary).take(encoded.indices)
+    return text_of(array)
+
+
 # Times
 
 
 def _timestamp_text(array: pa.Array) -> pa.Array:
+    return _each_once(array, _plain_timestamp_text)
+
+
+def _plain_timestamp_text(array: pa.Array) -> pa.Array:
     unit, zone = array.type.unit, "Z" if array.type.tz is not None else ""
     per_second = _UNITS_PER_SECOND[unit]
     ticks = array.view(pa.int64())
     if not _within(ticks, _DAYS_YEAR_0 * _DAY_S * per_second, _DAYS_YEAR_10000 * _DAY_S * per_second):
         return _each(ticks, lambda value: _far_timestamp_text(value, per_second, zone))
-    texts = pc.replace_substring(array.view(pa.timestamp(unit)).cast(pa.string()), " ", "T", max_replacements=1)
+    local = array.view(pa.timestamp(unit))
+    for coarser in _COARSER_UNITS[unit]:
+        # Where no fraction needs them, digits that would be cut again are not written.
+        step = per_second // _UNITS_PER_SECOND[coarser]
+        coarse = pc.divide(ticks, step)
+        if not pc.any(pc.not_equal(pc.multiply(coarse, step), ticks)).as_py():
+            local, ticks, per_second = coarse.view(pa.timestamp(coarser)), coarse, _UNITS_PER_SECOND[coarser]
+            break
+    texts = pc.binary_replace_slice(local.cast(pa.string()).view(pa.binary()), 10, 11, b"T").view(pa.string())
     shortened = _shorten_fraction(texts, ticks, per_second, whole_length=19)
     return pc.binary_join_element_wise(shortened, zone, "") if zone else shortened
 
 
 def _date_text(array: pa.Array) -> pa.Array:
+    return _each_once(array, _plain_date_text)
+
+
+def _plain_date_text(array: pa.Array) -> pa.Array:
     days = array.view(pa.int32())
     if not _within(days, _DAYS_YEAR_0, _DAYS_YEAR_10000):
         return _each(days, _far_date_text)
@@ -111,7 +139,8 @@ def _shorten_fraction(texts: pa.Array, ticks: pa.Array, per_second: int, *, whol
         length -= 4 if step == per_second else 3
         divisible = pc.equal(pc.multiply(pc.divide(ticks, step), step), ticks)
         if pc.any(divisible).as_py():
-            shortened = pc.if_else(divisible, pc.utf8_slice_codeunits(texts, 0, length), shortened)
+            cut = pc.binary_slice(texts.view(pa.binary()), 0, length).view(pa.string())
+            shortened = pc.if_else(divisible, cut, shortened)
         step *= 1_000
     return shortened
 

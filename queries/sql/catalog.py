@@ -66,8 +66,8 @@ class Catalog:
         self._views: dict[str, str] = {}
         self._schema: pa.Schema | None = None
         self._listed: Sequence[FileBounds] | None = None
-        self._in_files = ""
-        self._in_files_and_hot = ""
+        self._everything = ""
+        self._uniform = False
         self._with_hot = False
         self._planning = False
         # Unguessable, so that nothing in a query can be mistaken for a column of the stand-in.
@@ -116,12 +116,9 @@ class Catalog:
         in_files = ", ".join(name for name in names if name not in map(sql_name, _PARTITIONS))
         self._connection.execute(f"COPY (SELECT {in_files} FROM {_HOT} LIMIT 0) TO {sql_text(self.template_path)}")
         self.use_files(())
-        everything = ", ".join(names)
-        self._in_files = (
-            f"SELECT {everything} FROM read_parquet(getvariable('{_FILES_VARIABLE}'), {_HIVE}, union_by_name = true)"
-        )
-        self._in_files_and_hot = f"{self._in_files} UNION ALL SELECT {everything} FROM {_HOT}"
-        self._create_views("main", self._in_files)
+        self._everything = ", ".join(names)
+        self._uniform = False
+        self._create_views("main", self._actions())
         hidden = ", ".join(f"{sql_name(name)} AS {sql_name(self._prefix + name)}" for name in schema.names)
         shown = ", ".join(f"{sql_name(self._prefix + name)} AS {sql_name(name)}" for name in schema.names)
         self._connection.execute(f"CREATE OR REPLACE TABLE {self.stand_in} AS SELECT {hidden} FROM {_HOT} LIMIT 0")
@@ -135,9 +132,26 @@ class Catalog:
         # Without hot rows the plan is simpler, and planned in half the time.
         if (table.num_rows > 0) != self._with_hot:
             self._with_hot = table.num_rows > 0
-            # DuckDB opens the files when it makes the view, and those of an older snapshot may be gone.
-            self.use_files(())
-            self._create_view("main", "actions", self._in_files_and_hot if self._with_hot else self._in_files)
+            self._renew_actions()
+
+    def use_columns(self, *, uniform: bool) -> None:
+        """Say whether all files that are used from now on have all columns of the schema.
+
+        Where they do not, DuckDB opens every file once more to learn its columns, which takes as long again.
+        """
+        if uniform != self._uniform:
+            self._uniform = uniform
+            self._renew_actions()
+
+    def _actions(self) -> str:
+        by_name = "" if self._uniform else ", union_by_name = true"
+        in_files = f"SELECT {self._everything} FROM read_parquet(getvariable('{_FILES_VARIABLE}'), {_HIVE}{by_name})"
+        return f"{in_files} UNION ALL SELECT {self._everything} FROM {_HOT}" if self._with_hot else in_files
+
+    def _renew_actions(self) -> None:
+        # DuckDB opens the files when it makes the view, and those of an older snapshot may be gone.
+        self.use_files(())
+        self._create_view("main", "actions", self._actions())
 
     def use_files(self, files: Sequence[FileBounds]) -> None:
         """Let `actions` begin with the rows of these files."""

@@ -53,6 +53,8 @@ def open_locked_connection(
         "errors_as_json": True,
         # The bytes read are DuckDB's own count; from its cache they would count as 0.
         "enable_external_file_cache": False,
+        # Footers of files that were opened before; what is kept of a file is used only while it is the same.
+        "parquet_metadata_cache": True,
         "enable_profiling": "no_output",
         "allowed_configs": [_STAYS_OPEN],
         "allowed_directories": [f"{folder}/" for folder in (*readable, spill_folder)],

@@ -19,12 +19,14 @@ import pyarrow as pa
 from queries.sql.catalog import Catalog, names_taken
 from queries.sql.connection import open_locked_connection
 from queries.sql.failures import TABLE, TEMPORARY, Interrupted, ResultTooLarge, failure
+from queries.sql.footers import Footers
 from queries.sql.guard import Guard, StatementKind
 from queries.sql.literals import sql_text
 from queries.sql.messages import Failed, Finished, Run, Start, Started
 from queries.sql.parameters import decode_parameters
 from queries.sql.plans import analyzed_plan_text
 from queries.sql.pruning import FileBounds, FilePruner, PrunedFiles
+from storage.file_names import all_have_columns
 
 # Small enough that rows of the largest properties stay far below the memory limit together.
 _BATCH_ROWS: Final = 2_048
@@ -68,11 +70,13 @@ class Receiver:
         started: called once, when the first rows are there, or that there are none.
         batch: called with rows in order; may wait, and raise to end the query.
         stop: set when the query shall stop.
+        finish: called after the last rows; may wait, and raise, as *batch*.
     """
 
     started: Callable[[Started, pa.Schema], None]
     batch: Callable[[pa.RecordBatch], None]
     stop: threading.Event
+    finish: Callable[[], None] = lambda: None
 
     def check(self) -> None:
         """Raise if the query shall stop.
@@ -110,6 +114,7 @@ class Engine:
         self._total = (0, 0)
         self._hot_rows = 0
         self._template_bytes = 0
+        self._footers = Footers()
         self._start_views = start.views
         self._catalog = Catalog(self._connection, temp_folder / "template", macros=start.macros)
         self._guard = Guard(self._parse, views=start.views, macros=start.macros, taken=names_taken(self._connection))
@@ -127,7 +132,10 @@ class Engine:
             self._hot_rows = 0
             self._guard.use_views(self._catalog.names)
             self._connection.execute("SELECT * FROM actions").to_arrow_table()
+            # Once more, since its footer is remembered from now on.
+            self._connection.execute("SELECT * FROM actions").to_arrow_table()
             self._template_bytes = int(self._profile()["total_bytes_read"])
+        self._catalog.use_columns(uniform=all_have_columns((file.path for file in files), schema))
         self._files = files
         self._total = (len(files), sum(file.size_bytes for file in files))
 
@@ -195,6 +203,7 @@ class Engine:
                     if profile is not None and "children" not in profile:
                         # DuckDB keeps none of what only shows plans and columns.
                         profile = None
+                receiver.finish()
                 files, scanned_bytes = self._scanned(profile, pruned, read_before)
         except Exception as error:
             raise QueryFailed(self._failed(error, request.sql, place)) from error
@@ -263,9 +272,9 @@ class Engine:
                 return self._count(pruned.by_time)
             return len(pruned.by_time), max(0, read_after - read_before - self._template_bytes)
         scans = list(_scans(profile))
-        files = sum(_files_read(scan, self._catalog.template_path) for scan in scans)
-        read = int(profile["total_bytes_read"]) - self._template_bytes * len(scans)
-        return min(files, len(pruned.by_time)), max(0, read)
+        files = min(sum(_files_read(scan, self._catalog.template_path) for scan in scans), len(pruned.by_time))
+        read = max(0, int(profile["total_bytes_read"]) - self._template_bytes * len(scans))
+        return files, read + self._footers.remembered_bytes([one.path for one in pruned.by_time[:files]])
 
     def _profile(self) -> dict[str, Any]:
         profile: dict[str, Any] = json.loads(self._connection.get_profiling_information(format="json"))

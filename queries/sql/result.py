@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
@@ -90,6 +91,7 @@ class SqlResult:
             hot_rows=started.hot_rows,
         )
         self.statistics: SqlStatistics | None = None
+        self._received: deque[pa.RecordBatch] = deque()
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         return self
@@ -101,6 +103,8 @@ class SqlResult:
             SqlError: a row made the query fail, such as a text that is no number.
             SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: see `queries.sql.errors`.
         """
+        if self._received:
+            return self._received.popleft()
         if self._query.over:
             raise StopIteration
         message, payload = self._query.receive()
@@ -115,10 +119,11 @@ class SqlResult:
             )
             raise StopIteration
         with pa.ipc.open_stream(pa.py_buffer(payload)) as stream:
-            batch = stream.read_next_batch()
-        batch.validate()
+            for batch in stream:
+                batch.validate()
+                self._received.append(batch)
         self._query.ask_for_more()
-        return batch
+        return self._received.popleft()
 
     def cancel(self) -> None:
         """Stop the query, from any thread; whoever iterates gets `SqlCancelled`."""

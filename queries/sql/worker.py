@@ -51,6 +51,8 @@ _INTERRUPT_AGAIN_S: Final = 0.02
 # Beside what DuckDB accounts for: buffers of answers, strings in the making, stacks of threads.
 _ADDRESS_SPACE_BESIDE_BYTES: Final = 1 << 30
 _FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
+# Rows travel in messages of about this size: fewer, and the service has more to do at once.
+_MESSAGE_BYTES: Final = 1 << 20
 
 
 @dataclass(slots=True)
@@ -144,7 +146,7 @@ class Worker:
             outcome = self._broken
         else:
             try:
-                outcome = self._engine.run(query.run, Receiver(sender.started, sender.batch, query.stop))
+                outcome = self._engine.run(query.run, Receiver(sender.started, sender.batch, query.stop, sender.flush))
             except QueryFailed as error:
                 outcome = error.failed
         query.over = True
@@ -163,18 +165,35 @@ class _Sender:
         self._channel = channel
         self._query = query
         self._sent_bytes = 0
+        self._held: list[pa.RecordBatch] = []
+        self._held_bytes = 0
 
     def started(self, started: Started, schema: pa.Schema) -> None:
         self._channel.send(started, memoryview(schema.serialize()))
 
     def batch(self, batch: pa.RecordBatch) -> None:
+        """Send rows, the first ones at once, later ones together with what follows them."""
+        self._held.append(batch)
+        self._held_bytes += batch.nbytes
+        if self._held_bytes >= min(_MESSAGE_BYTES, self._sent_bytes):
+            self.flush()
+
+    def flush(self) -> None:
+        """Send what is held back."""
         import pyarrow as pa
 
         from queries.sql.failures import Interrupted, ResultTooLarge
 
+        if not self._held:
+            return
+        # What is joined here, beside the service, need not be turned into text in small pieces there.
+        rows = pa.Table.from_batches(self._held)
+        if not any(pa.types.is_nested(one.type) or isinstance(one.type, pa.BaseExtensionType) for one in rows.schema):
+            rows = rows.combine_chunks()
+        self._held, self._held_bytes = [], 0
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.schema) as writer:
-            writer.write_batch(batch)
+        with pa.ipc.new_stream(sink, rows.schema) as writer:
+            writer.write_table(rows)
         payload = memoryview(sink.getvalue())
         self._sent_bytes += len(payload)
         if self._sent_bytes > self._query.run.result_bytes_max:
