@@ -6,7 +6,10 @@ Arrow passes slices on, Parquet holds one row group. A single value larger than 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from functools import cache
 from typing import Final
 
 import msgspec
@@ -23,6 +26,7 @@ from queries.formats.result_columns import distinct_names, sql_type_name
 
 SLICE_ROWS_MAX: Final = 8_192
 SLICE_BYTES_MAX: Final = 4 * 1024 * 1024
+_SLICES_AHEAD: Final = 2
 ARROW_BATCH_ROWS_MAX: Final = 122_880
 ROW_GROUP_ROWS_FIRST: Final = 20_480
 ROW_GROUP_ROWS_MAX: Final = 122_880
@@ -101,8 +105,7 @@ def _json(
     columns = [{"name": name, "type": type_} for name, type_ in zip(names, types, strict=True)]
     yield b'{"columns":' + msgspec.json.encode(columns) + b',"rows":['
     first = True
-    for part in _slices(batches):
-        rows = text_bytes(json_objects(part.columns, names, before=",", after=""))
+    for rows in _turned(_slices(batches), lambda part: json_objects(part.columns, names, before=",", after="")):
         yield rows[1:] if first else rows
         first = False
     yield b"]"
@@ -112,14 +115,12 @@ def _json(
 
 
 def _ndjson(names: Sequence[str], batches: Batches) -> Iterator[Piece]:
-    for part in _slices(batches):
-        yield text_bytes(json_objects(part.columns, names, before="", after="\n"))
+    yield from _turned(_slices(batches), lambda part: json_objects(part.columns, names, before="", after="\n"))
 
 
 def _csv(names: Sequence[str], batches: Batches, *, raw: bool) -> Iterator[Piece]:
     yield csv_header(names, raw=raw)
-    for part in _slices(batches):
-        yield text_bytes(csv_lines(part.columns, raw=raw))
+    yield from _turned(_slices(batches), lambda part: csv_lines(part.columns, raw=raw))
 
 
 def _lines(batches: Batches, header: bytes) -> Iterator[Piece]:
@@ -170,12 +171,65 @@ def _row_groups(schema: pa.Schema, batches: Batches) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held, schema)
 
 
+def _turned(parts: Batches, turn: Callable[[pa.RecordBatch], pa.Array]) -> Iterator[memoryview]:
+    """Turn slices into text in order, the first one here and at once, those after it a few ahead in threads."""
+
+    def text_of(part: pa.RecordBatch) -> memoryview:
+        return text_bytes(turn(part))
+
+    for first in parts:
+        yield text_of(first)
+        break
+    ahead: deque[Future[memoryview]] = deque()
+    for part in parts:
+        ahead.append(_threads().submit(text_of, part))
+        if len(ahead) > _SLICES_AHEAD:
+            yield ahead.popleft().result()
+    while ahead:
+        yield ahead.popleft().result()
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The threads that all answers of a process share; Arrow's kernels run beside each other."""
+    return ThreadPoolExecutor(_SLICES_AHEAD, thread_name_prefix="encode")
+
+
 def _slices(batches: Batches) -> Iterator[pa.RecordBatch]:
     """Cut batches into slices that may be turned into text without taking much memory; empty ones are left out."""
-    for batch in batches:
-        if not batch.num_rows:
-            continue
+    for batch in _gathered(batches):
         row_bytes = max(1, sum(map(estimated_bytes, batch.columns)) // batch.num_rows)
         rows = max(1, min(SLICE_ROWS_MAX, SLICE_BYTES_MAX // row_bytes))
         for start in range(0, batch.num_rows, rows):
             yield batch.slice(start, rows)
+
+
+def _gathered(batches: Batches) -> Iterator[pa.RecordBatch]:
+    """Join small batches, but for the first one, since a kernel costs as much for few rows as for many."""
+    held: list[pa.RecordBatch] = []
+    held_rows = held_bytes = 0
+    wanted_rows = 1
+    for batch in batches:
+        if not batch.num_rows:
+            continue
+        held.append(batch)
+        held_rows += batch.num_rows
+        held_bytes += sum(map(estimated_bytes, batch.columns))
+        if held_rows >= wanted_rows or held_bytes >= SLICE_BYTES_MAX // 2 or not _can_be_joined(batch.schema):
+            yield from _joined(held)
+            held, held_rows, held_bytes = [], 0, 0
+            wanted_rows = SLICE_ROWS_MAX
+    if held:
+        yield from _joined(held)
+
+
+def _joined(batches: list[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+    if len(batches) == 1:
+        yield batches[0]
+    else:
+        yield from pa.Table.from_batches(batches).combine_chunks().to_batches()
+
+
+def _can_be_joined(schema: pa.Schema) -> bool:
+    """Arrow cannot join unions and some extension types."""
+    return not any(pa.types.is_nested(one.type) or isinstance(one.type, pa.BaseExtensionType) for one in schema)

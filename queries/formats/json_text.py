@@ -26,7 +26,7 @@ from queries.formats.array_parts import (
     union_children,
     union_codes,
 )
-from queries.formats.scalar_text import scalar_text
+from queries.formats.scalar_text import scalar_text, timestamp_parts
 
 _NULL: Final = "null"
 _MUST_BE_ESCAPED: Final = re.compile(rb'["\\\x00-\x1f]')
@@ -64,6 +64,11 @@ def json_text(array: pa.Array) -> pa.Array:  # noqa: PLR0911 - one answer for ea
 
 def quoted(texts: pa.Array) -> pa.Array:
     """Turn an array of strings into the JSON texts of these strings; nulls stay null."""
+    return pc.binary_join_element_wise('"', _escaped(texts), '"', "")
+
+
+def _escaped(texts: pa.Array) -> pa.Array:
+    """What stands between the quotes of the JSON texts of strings."""
     data = text_bytes(texts)
     if _MUST_BE_ESCAPED.search(data):
         present = data.tobytes()
@@ -73,16 +78,34 @@ def quoted(texts: pa.Array) -> pa.Array:
         for control, escape in _CONTROL_ESCAPES.items():
             if control.encode() in present:
                 texts = pc.replace_substring(texts, control, escape)
-    return pc.binary_join_element_wise('"', texts, '"', "")
+    return texts
 
 
 def json_objects(columns: Sequence[pa.Array], names: Sequence[str], *, before: str, after: str) -> pa.Array:
     """Build one JSON object a row, with the columns under *names*, between the texts *before* and *after*."""
     parts: list[pa.Array | str] = []
+    pending = before + "{"
     for at, (name, column) in enumerate(zip(names, columns, strict=True)):
-        parts.append(f"{before + '{' if at == 0 else ','}{_key(name)}:")
-        parts.append(json_text(column))
-    return pc.binary_join_element_wise(*parts, "}" + after, "")
+        begin, texts, end = _member(column)
+        parts += [f"{pending}{',' if at else ''}{_key(name)}:{begin}", texts]
+        pending = end
+    return pc.binary_join_element_wise(*parts, f"{pending}}}{after}", "")
+
+
+def _member(column: pa.Array) -> tuple[str, pa.Array, str]:
+    """The JSON texts of a column in three parts: what each begins with, what differs, what each ends with.
+
+    Quotes that every value has are so joined with what stands around them, instead of being joined twice.
+    """
+    if not column.null_count:
+        if pa.types.is_timestamp(column.type):
+            texts, zone = timestamp_parts(column)
+            return '"', texts, f'{zone}"'
+        if pa.types.is_date(column.type):
+            return '"', scalar_text(column), '"'
+        if is_text_like(column.type):
+            return '"', _escaped(column.cast(pa.string())), '"'
+    return "", json_text(column), ""
 
 
 def _key(name: str) -> str:

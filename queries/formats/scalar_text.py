@@ -71,6 +71,15 @@ def _each(array: pa.Array, text_of: Callable[..., str]) -> pa.Array:
     return pa.array((None if value is None else text_of(value) for value in array.to_pylist()), pa.string())
 
 
+def timestamp_parts(array: pa.Array) -> tuple[pa.Array, str]:
+    """The texts of timestamps in two parts: what differs, and what each of them ends with (`Z`, or nothing)."""
+    per_second = _UNITS_PER_SECOND[array.type.unit]
+    zone = "Z" if array.type.tz is not None else ""
+    if not _within(array.view(pa.int64()), _DAYS_YEAR_0 * _DAY_S * per_second, _DAYS_YEAR_10000 * _DAY_S * per_second):
+        return _far_timestamps_text(array, per_second, zone), ""
+    return _each_once(array, _usual_timestamp_text), zone
+
+
 def _each_once(array: pa.Array, text_of: Callable[[pa.Array], pa.Array]) -> pa.Array:
     """Turn an array by *text_of*, values that come many times, as dates and times of receipt do, only once."""
     if len(array) >= _REPEATED_ROWS_MIN:
@@ -84,15 +93,19 @@ def _each_once(array: pa.Array, text_of: Callable[[pa.Array], pa.Array]) -> pa.A
 
 
 def _timestamp_text(array: pa.Array) -> pa.Array:
-    return _each_once(array, _plain_timestamp_text)
+    texts, zone = timestamp_parts(array)
+    return pc.binary_join_element_wise(texts, zone, "") if zone else texts
 
 
-def _plain_timestamp_text(array: pa.Array) -> pa.Array:
-    unit, zone = array.type.unit, "Z" if array.type.tz is not None else ""
+def _far_timestamps_text(array: pa.Array, per_second: int, zone: str) -> pa.Array:
+    return _each(array.view(pa.int64()), lambda value: _far_timestamp_text(value, per_second, zone))
+
+
+def _usual_timestamp_text(array: pa.Array) -> pa.Array:
+    """The texts, without a zone, of timestamps in the years 0 to 9999."""
+    unit = array.type.unit
     per_second = _UNITS_PER_SECOND[unit]
     ticks = array.view(pa.int64())
-    if not _within(ticks, _DAYS_YEAR_0 * _DAY_S * per_second, _DAYS_YEAR_10000 * _DAY_S * per_second):
-        return _each(ticks, lambda value: _far_timestamp_text(value, per_second, zone))
     local = array.view(pa.timestamp(unit))
     for coarser in _COARSER_UNITS[unit]:
         # Where no fraction needs them, digits that would be cut again are not written.
@@ -102,8 +115,7 @@ def _plain_timestamp_text(array: pa.Array) -> pa.Array:
             local, ticks, per_second = coarse.view(pa.timestamp(coarser)), coarse, _UNITS_PER_SECOND[coarser]
             break
     texts = pc.binary_replace_slice(local.cast(pa.string()).view(pa.binary()), 10, 11, b"T").view(pa.string())
-    shortened = _shorten_fraction(texts, ticks, per_second, whole_length=19)
-    return pc.binary_join_element_wise(shortened, zone, "") if zone else shortened
+    return _shorten_fraction(texts, ticks, per_second, whole_length=19)
 
 
 def _date_text(array: pa.Array) -> pa.Array:

@@ -186,14 +186,11 @@ class _Sender:
 
         if not self._held:
             return
-        # What is joined here, beside the service, need not be turned into text in small pieces there.
-        rows = pa.Table.from_batches(self._held)
-        if not any(pa.types.is_nested(one.type) or isinstance(one.type, pa.BaseExtensionType) for one in rows.schema):
-            rows = rows.combine_chunks()
-        self._held, self._held_bytes = [], 0
         sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, rows.schema) as writer:
-            writer.write_table(rows)
+        with pa.ipc.new_stream(sink, self._held[0].schema) as writer:
+            for one in self._held:
+                writer.write_batch(one)
+        self._held, self._held_bytes = [], 0
         payload = memoryview(sink.getvalue())
         self._sent_bytes += len(payload)
         if self._sent_bytes > self._query.run.result_bytes_max:
