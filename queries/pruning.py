@@ -1,9 +1,9 @@
-"""Which files can hold what is asked for: by partition first, then by the bounds of `time`."""
+"""Which files can hold what is asked for: by partition first, then by the bounds of `time`, then by their users."""
 
 from __future__ import annotations
 
 import datetime
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from storage.data_files import DataFile
@@ -45,7 +45,11 @@ class Pruned:
     steps: tuple[PruningStep, ...]
 
 
-def prune(files: Iterable[DataFile], asked: RetrievalFilter) -> Pruned:
+FilesWith = Callable[[str, Sequence[DataFile]], tuple[DataFile, ...]]
+"""Leaves out files that certainly do not hold a user."""
+
+
+def prune(files: Iterable[DataFile], asked: RetrievalFilter, files_with: FilesWith) -> Pruned:
     """Leave out the files that cannot hold a row that is asked for."""
     all_files = tuple(files)
     by_partition = tuple(one for one in all_files if _partition_matches(one, asked))
@@ -55,7 +59,10 @@ def prune(files: Iterable[DataFile], asked: RetrievalFilter) -> Pruned:
         _step("partition (date, type)", by_partition),
         _step("bounds of time", by_time),
     )
-    return Pruned(by_time, steps)
+    if asked.user_id is None:
+        return Pruned(by_time, steps)
+    by_user = files_with(asked.user_id, by_time)
+    return Pruned(by_user, (*steps, _step("user filters", by_user)))
 
 
 def _step(name: str, files: tuple[DataFile, ...]) -> PruningStep:

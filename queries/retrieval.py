@@ -136,7 +136,7 @@ def retrieve_page(connection: QueryConnection, view: ReadView, request: Retrieva
     pruned_by = asked
     if request.cursor is not None:
         pruned_by = _go_on(query, asked, request, question)
-    pruned = prune(view.files, pruned_by)
+    pruned = prune(view.files, pruned_by, view.shortcuts.files_with)
     direction = "ASC" if request.order == "asc" else "DESC"
     source = query.source(connection, pruned.files, view.hot)
     order = f"time {direction}, journal {direction}, position {direction}"

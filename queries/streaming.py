@@ -70,7 +70,7 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
     Raises:
         QueryStopped: the connection was interrupted; also from the content.
     """
-    pruned = prune(view.files, request.filter)
+    pruned = prune(view.files, request.filter, view.shortcuts.files_with)
     slices = plan_slices(pruned.files, request.filter, rows_max=SLICE_ROWS)
     if request.order == "desc":
         slices.reverse()

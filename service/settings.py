@@ -123,6 +123,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=64 * _MIB, description="Memory of the service's own DuckDB; beyond it queries spill to disk.")
     ] = _GIB
     query_threads: Annotated[int, Meta(ge=1, le=256, description="Threads of the service's own DuckDB.")] = 2
+    user_filters_bytes_max: Annotated[
+        int,
+        Meta(ge=0, description="Memory of each process, and disk, for knowing which users a file holds; 0 is off."),
+    ] = 256 * _MIB
     sql_workers: Annotated[int, Meta(ge=1, le=64, description="Processes that run users' SQL.")] = 2
     sql_memory_bytes_max: Annotated[int, Meta(ge=64 * _MIB, description="Memory of each of them.")] = _GIB
     sql_threads: Annotated[int, Meta(ge=1, le=256, description="DuckDB threads of each of them.")] = 1

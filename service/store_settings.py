@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from storage.flush import FlushLimits, FlushResult
 from storage.paths import StorePaths
+from storage.shortcuts import ShortcutLimits
 from storage.store import StoreOptions
 from storage.submission import SubmissionLimits
 
@@ -65,6 +66,7 @@ def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreO
             bytes_max=settings.flush_bytes_max,
             partitions_max=settings.flush_partitions_max,
         ),
+        shortcuts=ShortcutLimits(user_filters_bytes_max=settings.user_filters_bytes_max),
         journal_bytes_max=settings.journal_bytes_max,
         idempotency_retention_hours=settings.idempotency_retention_hours,
         idempotency_bytes_max=settings.idempotency_bytes_max,

@@ -322,7 +322,7 @@ class Lake:
         paths: list[str] = adds["path"].to_pylist()
         fresh = [place for place, path in enumerate(paths) if path not in self._known]
         if fresh or len(paths) != len(self._known):
-            new = {row["path"]: self._data_file(row) for row in adds.take(fresh).to_pylist()}
+            new = {row["path"]: self._data_file(row) for row in adds.take(pa.array(fresh, pa.int64())).to_pylist()}
             self._known = {path: self._known.get(path) or new[path] for path in paths}
         files = sorted(self._known.values(), key=lambda one: (one.date, one.type, one.path))
         watermark = int(self._table.transaction_version(journal) or 0)

@@ -60,6 +60,21 @@ class StorePaths:
         return self.state / "leader.page"
 
     @property
+    def user_filters(self) -> Path:
+        """Which data files can hold a user: a cache, see `storage.user_filters`."""
+        return self.state / "cache" / "user-filters.log"
+
+    @property
+    def history(self) -> Path:
+        """The copies of rows arranged by user: a cache, see `storage.history`."""
+        return self.state / "cache" / "history"
+
+    @property
+    def cache_lock(self) -> Path:
+        """Held by whoever changes the caches."""
+        return self.state / "cache.lock"
+
+    @property
     def latch(self) -> Path:
         """The page that all workers share to say that the store has failed."""
         return self.state / "failed.latch"

@@ -43,9 +43,12 @@ from storage.recovery import RecoveryReport, recover
 from storage.rejects_flush import RejectsFlusher, RejectsLimits
 from storage.rejects_table import RejectsTable
 from storage.schema import ActionSchema
+from storage.shortcut_upkeep import UserFilterChore
+from storage.shortcuts import ShortcutLimits, Shortcuts
 
 _READ_ATTEMPTS_MAX: Final = 100
 _FLUSH_POLL_S: Final = 0.01
+_USER_FILTERS_INTERVAL_S: Final = 1.0
 _WORKERS_END_TIMEOUT_S: Final = 15.0
 
 
@@ -66,6 +69,7 @@ class StoreOptions:
 
     flush: FlushLimits = field(default_factory=FlushLimits)
     rejects: RejectsLimits = field(default_factory=RejectsLimits)
+    shortcuts: ShortcutLimits = field(default_factory=ShortcutLimits)
     journal_bytes_max: int = 1 << 30
     idempotency_retention_hours: int = 72
     idempotency_bytes_max: int = 268_435_456
@@ -84,12 +88,14 @@ class ReadView:
         hot: the rows that are in the journal only, with all columns of the table.
         schema: the columns.
         journal: id of the journal the hot rows are from.
+        shortcuts: what finds a user's rows sooner; no part of what is stored.
     """
 
     snapshot: Snapshot
     hot: pa.Table
     schema: ActionSchema
     journal: str
+    shortcuts: Shortcuts
 
     @property
     def files(self) -> tuple[DataFile, ...]:
@@ -129,6 +135,7 @@ class Store:
         self.journal = Journal(paths.journal, self.latch, page=self._page)
         self.journal_id = self.journal.state().id
         self._hot = HotRows(self.journal_id, schema)
+        self._shortcuts = Shortcuts(paths, options.shortcuts)
         self._read_lock = threading.Lock()
         self._lock: FileLock | None = None
         self._leader: Leader | None = None
@@ -223,7 +230,7 @@ class Store:
                     continue
                 if state.trimmed_position <= snapshot.watermark and snapshot.version >= state.lake_version_min:
                     self._extend_hot(rows, state.head)
-                    return ReadView(snapshot, self._hot.table, self.schema, self.journal_id)
+                    return ReadView(snapshot, self._hot.table, self.schema, self.journal_id, self._shortcuts)
                 snapshot = self._lake.reload(self.journal_id)
         raise StoreFailed(
             f"no version of the table in {self.paths.table} reaches the journal's trimmed position"
@@ -282,7 +289,10 @@ class Store:
 
     def _chores(self) -> list[Chore]:
         """What the leader does for the table besides flushing, in the order in which it matters."""
-        return []
+        # Of its own: readers of this process keep their snapshot.
+        lake = Lake(self.paths.table, self.schema)
+        filters = UserFilterChore(self.paths, self.options.shortcuts, lambda: lake.reload(self.journal_id))
+        return [Chore("user filters", _USER_FILTERS_INTERVAL_S, filters.run)]
 
     @property
     def leader_looked_at_us(self) -> int | None:

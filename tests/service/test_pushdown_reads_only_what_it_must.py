@@ -9,6 +9,7 @@ import httpx
 import pytest
 
 from tests.service.running_service import RunningService, action, running_service, submission
+from tests.storage.building import eventually
 
 DAYS = 10
 USERS = 200
@@ -78,6 +79,17 @@ def test_a_user_that_no_file_can_hold_costs_footers_only(lake: RunningService) -
     assert response.json()["explain"]["rowGroups"]["rowGroups"] == 0
     again = lake.retrieve(userId="zzz")
     assert int(again.headers["actionlake-scanned-bytes"]) == 0
+
+
+def test_a_user_within_the_bounds_of_every_file_is_looked_for_in_none(lake: RunningService) -> None:
+    def files_left() -> int:
+        steps = lake.retrieve(userId="user-0100x", explain="true").json()["explain"]["files"]
+        by_step = {one["step"]: one["files"] for one in steps}
+        assert by_step["bounds of time"] == FILES
+        return int(by_step["user filters"])
+
+    eventually(lambda: files_left() == 0)
+    assert int(lake.retrieve(userId="user-0100x").headers["actionlake-scanned-files"]) == 0
 
 
 SQL_SHAPES: dict[str, tuple[str, int]] = {
