@@ -76,6 +76,10 @@ def _row_groups(one: DataFile, asked: RetrievalFilter) -> tuple[int, int, int]:
 def _can_hold(user_min: str, user_max: str, times: Sequence[int], asked: RetrievalFilter) -> bool:
     if asked.user_id is not None and not user_min <= asked.user_id <= user_max:
         return False
+    if asked.user_prefix is not None and user_max < asked.user_prefix:
+        return False
+    if asked.users_below is not None and user_min >= asked.users_below:
+        return False
     if asked.from_us is not None and times[1] < asked.from_us:
         return False
     return asked.to_us is None or times[0] <= asked.to_us

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from storage.data_files import DataFile
 
 _DAY_US = 86_400_000_000
+_LAST_CHARACTER = "\U0010ffff"
 _EPOCH_ORDINAL = datetime.date(1970, 1, 1).toordinal()
 
 
@@ -20,12 +21,33 @@ class RetrievalFilter:
         user_id: exactly this user.
         action_type: exactly this type, in lower case.
         from_us, to_us: bounds of `time` in microseconds since the epoch, both included.
+        user_prefix: only users whose id begins so, whatever else is asked for.
     """
 
     user_id: str | None = None
     action_type: str | None = None
     from_us: int | None = None
     to_us: int | None = None
+    user_prefix: str | None = None
+
+    @property
+    def users_below(self) -> str | None:
+        """The least text above all that begin with `user_prefix`; None if there is none."""
+        return None if self.user_prefix is None else text_after_prefix(self.user_prefix)
+
+
+def text_after_prefix(prefix: str) -> str | None:
+    """The least text, by code points, that is greater than every text that begins with *prefix*.
+
+    Texts from the prefix up to it, not included, are exactly those that begin with the prefix, and a range is what
+    the statistics of row groups can be compared with. None if no text is greater.
+    """
+    last = prefix.rstrip(_LAST_CHARACTER)
+    if not last:
+        return None
+    following = ord(last[-1]) + 1
+    # Surrogates are no characters; UTF-8 skips them as well.
+    return last[:-1] + chr(0xE000 if following == 0xD800 else following)
 
 
 @dataclass(frozen=True, slots=True)

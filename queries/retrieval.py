@@ -7,7 +7,7 @@ statistics. Rows are turned into JSON texts inside DuckDB, so that no Python run
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 import pyarrow as pa
@@ -68,6 +68,10 @@ class RetrievalQuery:
         self._conditions: list[str] = []
         if asked.user_id is not None:
             self.where("user_id = $user_id", user_id=asked.user_id)
+        if asked.user_prefix is not None:
+            self.where("user_id >= $user_prefix", user_prefix=asked.user_prefix)
+            if asked.users_below is not None:
+                self.where("user_id < $users_below", users_below=asked.users_below)
         if asked.action_type is not None:
             self.where("type = $action_type", action_type=asked.action_type)
         if asked.from_us is not None:
@@ -171,6 +175,6 @@ def _go_on(
     )
     if ascending:
         from_us = cursor.time_us if asked.from_us is None else max(asked.from_us, cursor.time_us)
-        return RetrievalFilter(asked.user_id, asked.action_type, from_us, asked.to_us)
+        return replace(asked, from_us=from_us)
     to_us = cursor.time_us if asked.to_us is None else min(asked.to_us, cursor.time_us)
-    return RetrievalFilter(asked.user_id, asked.action_type, asked.from_us, to_us)
+    return replace(asked, to_us=to_us)

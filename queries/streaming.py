@@ -9,7 +9,7 @@ rows than that is cut by the hour or finer. Each slice is sorted by itself, and 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import pyarrow as pa
@@ -147,7 +147,7 @@ def _batches(
     order = f"time {direction}, journal {direction}, position {direction}"
     typed = request.format in (Format.ARROW, Format.PARQUET)
     for number, one in enumerate(slices):
-        asked = RetrievalFilter(request.filter.user_id, request.filter.action_type, one.from_us, one.to_us)
+        asked = replace(request.filter, from_us=one.from_us, to_us=one.to_us)
         query = RetrievalQuery(asked)
         source = query.source(
             connection, one.files, view.hot, columns=view.schema.table_schema.names if typed else None

@@ -11,12 +11,12 @@ import ipaddress
 from typing import Final
 from urllib.parse import urlsplit
 
-from litestar.enums import ScopeType
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import Send
 
 from service.problems import MEDIA_TYPE, Problem
 
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "localhost.localdomain", "ip6-localhost"})
+_KNOWN_MAX: Final = 1024
 
 
 def is_loopback(host: str) -> bool:
@@ -30,30 +30,20 @@ def is_loopback(host: str) -> bool:
 
 
 class LoopbackOnly:
-    """ASGI middleware that refuses requests which a browser was made to send."""
+    """Tells the requests that a browser was made to send from those of programs on this machine."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self.app = app
+    def __init__(self) -> None:
         # Checked headers are few and repeat with every request of a client.
         self._known_good: set[tuple[bytes | None, bytes | None]] = set()
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass the request on, or answer 421 or 403."""
-        if scope["type"] == ScopeType.HTTP:
-            host = origin = None
-            for name, value in scope["headers"]:
-                if name == b"host":
-                    host = value
-                elif name == b"origin":
-                    origin = value
-            if (host, origin) not in self._known_good:
-                problem = _refusal(host, origin)
-                if problem is not None:
-                    await send_problem(send, problem)
-                    return
-                if len(self._known_good) < 1024:
-                    self._known_good.add((host, origin))
-        await self.app(scope, receive, send)
+    def refusal(self, host: bytes | None, origin: bytes | None) -> Problem | None:
+        """The answer to a request with these headers, 421 or 403; None if it may pass."""
+        if (host, origin) in self._known_good:
+            return None
+        problem = _refusal(host, origin)
+        if problem is None and len(self._known_good) < _KNOWN_MAX:
+            self._known_good.add((host, origin))
+        return problem
 
 
 def _refusal(host: bytes | None, origin: bytes | None) -> Problem | None:

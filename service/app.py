@@ -15,7 +15,8 @@ from typing import Any, Final
 from litestar import Litestar, Request, Response
 from litestar.enums import ScopeType
 from litestar.exceptions import HTTPException
-from litestar.types import ASGIApp, Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Send
+from litestar.types import Scope as AsgiScope
 
 from queries.athena.api import AthenaApi
 from queries.athena.macros import MACROS
@@ -23,13 +24,17 @@ from queries.athena.runner import Retention
 from queries.athena.work_groups import WorkGroup
 from queries.engine import Engine, EngineLimits
 from queries.sql import SqlLimits, SqlPool
-from service.access import LoopbackOnly
+from service.access import is_loopback, send_problem
 from service.athena import AthenaService, SandboxEngine, athena
+from service.clients import check_scope, client_of, declared_needs
 from service.configuration import configuration
+from service.cors import Cors
+from service.gate import Gate
+from service.keyring import Keyring
 from service.live_settings import LiveSettings
 from service.logs import use_log_level
 from service.metrics import Metrics
-from service.openapi import add_plain_routes, assets_router, openapi_config
+from service.openapi import add_plain_routes, assets_router, describe_access, openapi_config
 from service.operations import alive, flush, metrics, ready
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
@@ -38,12 +43,14 @@ from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE
 from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
 from service.store_settings import store_options, store_paths, submission_limits
 from service.submissions import SubmitEndpoint
+from storage.access_keys import KeyFile, Scope
 from storage.errors import StoreError
 from storage.group_commit import SWITCH_INTERVAL_S
 from storage.store import Store, join_store, system_now_us
 from storage.submission import SubmissionParser
 
-SUBMIT_PATHS: Final = ("/api/submitlogs", "/api/submitlogs/")
+# The routes that are plain ASGI, each with the scope that it needs; the framework's declare theirs beside themselves.
+PLAIN_ROUTES: Final[dict[str, Scope]] = {"/api/submitlogs": "submit", "/api/submitlogs/": "submit"}
 # Queries that wait for a worker each hold a thread meanwhile.
 _SQL_WAITING_THREADS: Final = 16
 # A client that polls holds one for a tenth of a second.
@@ -164,11 +171,12 @@ class _Service:
         await asyncio.to_thread(self.store.close, flush=False)
 
 
-def create_app(live: LiveSettings) -> ASGIApp:
+def create_app(live: LiveSettings) -> Gate:
     """Build the service over a store that a supervisor holds and has recovered (`storage.store.lock_and_recover`)."""
     settings = live.in_force.settings
     metrics_ = Metrics()
     running: list[_Service] = []
+    keyring = Keyring(KeyFile(store_paths(settings)), required=not settings.insecure and not is_loopback(settings.host))
 
     @asynccontextmanager
     async def lifespan(app: Litestar) -> AsyncIterator[None]:
@@ -182,6 +190,7 @@ def create_app(live: LiveSettings) -> ASGIApp:
                 "athena": service.athena,
                 "metrics": metrics_,
                 "live": live,
+                "keyring": keyring,
             }
         )
         live.follow(service.use)
@@ -198,18 +207,27 @@ def create_app(live: LiveSettings) -> ASGIApp:
         lifespan=[lifespan],
         openapi_config=openapi_config(version("actionlake")),
         exception_handlers={Exception: _answer_error},
+        guards=[check_scope],
         logging_config=None,
     )
     add_plain_routes(app.openapi_schema)
+    routes = declared_needs(app, PLAIN_ROUTES)
+    describe_access(app.openapi_schema, routes)
 
-    async def submissions_first(scope: Scope, receive: Receive, send: Send) -> None:
+    async def submissions_first(scope: AsgiScope, receive: Receive, send: Send) -> None:
         # The hot path does not go through the framework's routing, which costs as much as parsing a submission.
-        if scope["type"] == ScopeType.HTTP and scope["path"] in SUBMIT_PATHS:
-            await running[0].submit(scope, receive, send)
+        if scope["type"] == ScopeType.HTTP and (need := PLAIN_ROUTES.get(scope["path"])) is not None:
+            try:
+                client_of(scope).require(need)
+            except Problem as problem:
+                await send_problem(send, problem)
+            else:
+                await running[0].submit(scope, receive, send)
         else:
             await app(scope, receive, send)
 
-    return submissions_first if settings.insecure else LoopbackOnly(submissions_first)
+    cors = Cors(lambda: live.in_force.settings.cors_allowed_origins)
+    return Gate(submissions_first, keyring, cors, insecure=settings.insecure, routes=routes)
 
 
 def app_from_environ() -> ASGIApp:

@@ -24,6 +24,8 @@ from queries.sql import (
     SqlTooLarge,
     SqlWorkerDied,
 )
+from service.athena_access import AthenaRefusal, athena_headers, check_bearer, check_signature, is_signed
+from service.clients import client_of, needs
 from service.problems import Problem
 from service.sql import SqlService
 from service.streams import WorkThreads
@@ -130,11 +132,25 @@ class AthenaService:
         await self.threads.close()
 
 
-@post("/", status_code=200, summary="The Athena API (X-Amz-Target: AmazonAthena.*)", tags=["actions"])
+@post(
+    "/",
+    status_code=200,
+    summary="The Athena API (X-Amz-Target: AmazonAthena.*)",
+    tags=["actions"],
+    opt=needs("sql", checked_in_handler=True),
+)
 async def athena(request: Request[Any, Any, Any]) -> Response[bytes]:
     """Answer one operation of the Athena API, for boto3, PyAthena and awswrangler."""
     service: AthenaService = request.app.state.athena
-    target = request.headers.get("x-amz-target", "")
+    headers = athena_headers(request.scope)
+    target = headers.get("x-amz-target", "")
+    signed = is_signed(headers)
+    operation = target.removeprefix(TARGET_PREFIX)
+    try:
+        if not signed:
+            check_bearer(client_of(request.scope), operation)
+    except AthenaRefusal as refusal:
+        return _answer(refusal.status, refusal.answer)
     if not target.startswith(TARGET_PREFIX):
         raise Problem(400, f"POST / is the Athena API: X-Amz-Target must begin with {TARGET_PREFIX}")
     body = b""
@@ -142,11 +158,15 @@ async def athena(request: Request[Any, Any, Any]) -> Response[bytes]:
         body += part
         if len(body) > _BODY_BYTES_MAX:
             return _answer(400, {"__type": "InvalidRequestException", "Message": "the request is too large"})
+    if signed:
+        try:
+            check_signature(request.scope, headers, body, request.app.state.keyring, operation)
+        except AthenaRefusal as refusal:
+            return _answer(refusal.status, refusal.answer)
     try:
         payload = msgspec.json.decode(body or b"{}", type=dict[str, object])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         return _answer(400, {"__type": "SerializationException", "Message": f"not a JSON object: {error}"})
-    operation = target.removeprefix(TARGET_PREFIX)
     status, answer = await service.threads.run(lambda: service.api.handle(operation, payload))
     return _answer(status, answer)
 

@@ -15,8 +15,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, sources_of, store_to_read
+from service.commands.keys import keys
 from service.settings import STRUCTURED, Settings
 from service.settings_flags import settings_options
+from service.sources import KEY_VARIABLE
 
 if TYPE_CHECKING:
     from service.importing import Target
@@ -46,21 +48,22 @@ def serve(config: Path | None, **flags: Any) -> None:
 @main.command("import")
 @click.argument("files", nargs=-1, required=True, type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--url", help="Submit to a running service instead of opening the folder, e.g. http://127.0.0.1:8080.")
+@click.option("--key", envvar=KEY_VARIABLE, show_envvar=True, help="The key to send to --url.")
 @config_option
 @settings_options(FOLDER_SETTINGS)
-def import_files(files: tuple[Path, ...], url: str | None, config: Path | None, **flags: Any) -> None:
+def import_files(files: tuple[Path, ...], url: str | None, key: str | None, config: Path | None, **flags: Any) -> None:
     """Import submissions from NDJSON files (.gz and .zst too); running it again adds nothing.
 
     Ends with a line `accepted=N rejected=N`.
     """
     if url is not None and flags.get("data") is not None:
         raise click.UsageError("give --data or --url, not both")
-    with errors_told(), _import_target(settings_of(config, flags), url) as target:
+    with errors_told(), _import_target(settings_of(config, flags), url, key) as target:
         _import(files, target)
 
 
 @contextmanager
-def _import_target(settings: Settings, url: str | None) -> Iterator[Target]:
+def _import_target(settings: Settings, url: str | None, key: str | None) -> Iterator[Target]:
     from service.importing import FolderTarget, UrlTarget
 
     if url is not None:
@@ -68,7 +71,7 @@ def _import_target(settings: Settings, url: str | None) -> Iterator[Target]:
 
         try:
             with httpx.Client(timeout=120) as client:
-                yield UrlTarget(client, url)
+                yield UrlTarget(client, url, key)
         except httpx.InvalidURL as error:
             raise click.ClickException(f"{url}: {error}") from error
         return
@@ -166,6 +169,9 @@ def status(as_json: bool, config: Path | None, **flags: Any) -> None:  # noqa: F
         finally:
             store.close(flush=False)
         print_status(figures, as_json=as_json)
+
+
+main.add_command(keys)
 
 
 if __name__ == "__main__":

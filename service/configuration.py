@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 from litestar import Request, get
 
+from service.clients import needs
 from service.live_settings import InForce, LiveSettings
 from service.settings import LIVE, Settings
 
 
-@get("/api/config", summary="The settings in force, and where each is from", tags=["operation"])
+@get("/api/config", summary="The settings in force, and where each is from", tags=["operation"], opt=needs("admin"))
 async def configuration(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Settings by name: value, source (default, file, environment or flag), whether it is live, when it changed.
 

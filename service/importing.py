@@ -113,15 +113,16 @@ class FolderTarget:
 
 
 class UrlTarget:
-    """Submits to a service over HTTP; a full service is asked again after the time that it names."""
+    """Submits to a service over HTTP, with a key if it asks for one; a full one is asked again when it says."""
 
-    def __init__(self, client: httpx.Client, url: str) -> None:
+    def __init__(self, client: httpx.Client, url: str, key: str | None = None) -> None:
         self._client = client
+        self._authorization = {} if key is None else {"authorization": f"Bearer {key}"}
         self._url = url.rstrip("/") + "/api/submitlogs"
 
     def submit(self, chunk: Chunk) -> Answer:
         """Submit a chunk to the service."""
-        headers = {"content-type": NDJSON, "idempotency-key": chunk.key}
+        headers = {"content-type": NDJSON, "idempotency-key": chunk.key, **self._authorization}
         last = "no answer"
         for attempt in range(_ATTEMPTS_MAX):
             try:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+from litestar import Router
 from litestar.openapi import OpenAPIConfig
 from litestar.openapi.plugins import SwaggerRenderPlugin
 from litestar.openapi.spec import (
+    Components,
     Example,
     OpenAPI,
     OpenAPIHeader,
@@ -18,14 +21,17 @@ from litestar.openapi.spec import (
     PathItem,
     RequestBody,
     Schema,
+    SecurityScheme,
 )
 from litestar.openapi.spec.enums import OpenAPIType
 from litestar.static_files import create_static_files_router
 
+from service.clients import DEFAULT_NEED, OPEN, Need, needs
 from storage.submission import REJECTION_CODES
 
 ASSETS: Final = Path(__file__).parent / "assets" / "swagger-ui"
 _ASSETS_PATH: Final = "/schema/assets"
+_BEARER: Final = "bearer"
 
 _EXAMPLE: Final = {
     "userId": "CBC123XYZ",
@@ -41,7 +47,9 @@ def openapi_config(version: str) -> OpenAPIConfig:
     return OpenAPIConfig(
         title="Actionlake",
         version=version,
-        path="/schema",
+        # A browser cannot send a key when it opens a page, and what the service takes is no secret.
+        openapi_router=Router("/schema", route_handlers=[], include_in_schema=False, opt=needs(OPEN)),
+        components=Components(security_schemes={_BEARER: _bearer_scheme()}),
         render_plugins=[
             SwaggerRenderPlugin(
                 js_url=f"{_ASSETS_PATH}/swagger-ui-bundle.js",
@@ -54,13 +62,47 @@ def openapi_config(version: str) -> OpenAPIConfig:
     )
 
 
-assets_router = create_static_files_router(path=_ASSETS_PATH, directories=[ASSETS], include_in_schema=False)
+assets_router = create_static_files_router(
+    path=_ASSETS_PATH, directories=[ASSETS], include_in_schema=False, opt=needs(OPEN)
+)
 
 
 def add_plain_routes(document: OpenAPI) -> None:
     """Describe the routes that are plain ASGI and that the framework therefore does not see."""
     assert document.paths is not None, "the framework derives paths"
     document.paths["/api/submitlogs"] = PathItem(post=_submit_operation())
+
+
+def describe_access(document: OpenAPI, routes: Mapping[tuple[str, str], Need | None]) -> None:
+    """Say of each operation which scope it needs; *routes* are those of `declared_needs`."""
+    assert document.paths is not None, "the framework derives paths"
+    for (method, path), need in routes.items():
+        item = document.paths.get(path)
+        operation: Operation | None = getattr(item, method.lower(), None)
+        if operation is not None:
+            _say_need(operation, need or DEFAULT_NEED)
+
+
+def _say_need(operation: Operation, need: Need) -> None:
+    if need == OPEN:
+        operation.security = []
+        return
+    operation.security = [{_BEARER: [need]}]
+    problem = {"application/problem+json": OpenAPIMediaType(schema=Schema(type=OpenAPIType.OBJECT))}
+    operation.responses = {
+        **(operation.responses or {}),
+        "401": OpenAPIResponse(description="There are keys, and none that holds was sent", content=problem),
+        "403": OpenAPIResponse(description=f"The key lacks the scope {need}, or is for other users", content=problem),
+    }
+
+
+def _bearer_scheme() -> SecurityScheme:
+    return SecurityScheme(
+        type="http",
+        scheme="bearer",
+        bearer_format="alk_…",
+        description="A key of `actionlake keys create`. While there is none, programs on the same machine need none.",
+    )
 
 
 def _string(**more: object) -> Schema:

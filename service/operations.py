@@ -7,6 +7,8 @@ from typing import Any
 
 from litestar import MediaType, Request, Response, get, post
 
+from service.clients import OPEN, needs
+from service.keyring import Keyring
 from service.live_settings import LiveSettings
 from service.metrics import CONTENT_TYPE, Metrics, Reading
 from service.problems import Problem
@@ -14,7 +16,13 @@ from storage.errors import StoreError
 from storage.store import Store
 
 
-@post("/api/flush", status_code=200, summary="Move everything acknowledged by now into the table", tags=["operation"])
+@post(
+    "/api/flush",
+    status_code=200,
+    summary="Move everything acknowledged by now into the table",
+    tags=["operation"],
+    opt=needs("admin"),
+)
 async def flush(request: Request[Any, Any, Any]) -> dict[str, Any]:
     """Returns when the table holds, durably, everything that was acknowledged before the request."""
     media_type = request.headers.get("content-type", "").split(";")[0].strip().lower()
@@ -28,13 +36,13 @@ async def flush(request: Request[Any, Any, Any]) -> dict[str, Any]:
     return {"status": "flushed", "watermark": watermark}
 
 
-@get("/health/live", summary="The process answers", tags=["operation"])
+@get("/health/live", summary="The process answers", tags=["operation"], opt=needs(OPEN))
 async def alive() -> dict[str, str]:
     """Say that the process is alive; says nothing about the store."""
     return {"status": "live"}
 
 
-@get("/health/ready", summary="Submissions and retrievals are taken", tags=["operation"])
+@get("/health/ready", summary="Submissions and retrievals are taken", tags=["operation"], opt=needs(OPEN))
 async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
     """200 while the store takes submissions and answers, 503 with the reason otherwise.
 
@@ -42,6 +50,9 @@ async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
     """
     live: LiveSettings = request.app.state.live
     store: Store = request.app.state.store
+    keyring: Keyring = request.app.state.keyring
+    if keyring.damage is not None:
+        return Response({"status": "not ready", "reason": "the keys cannot be read; the log says why"}, status_code=503)
     try:
         store.check_writable()
         state = await asyncio.to_thread(store.journal.state)
@@ -52,7 +63,7 @@ async def ready(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
     return Response({"status": "ready", "journalDepth": state.depth, "configuration": valid})
 
 
-@get("/metrics", summary="Prometheus metrics", tags=["operation"], media_type=MediaType.TEXT)
+@get("/metrics", summary="Prometheus metrics", tags=["operation"], media_type=MediaType.TEXT, opt=needs("retrieve"))
 async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     """All metrics of the store, whichever worker is asked."""
     store: Store = request.app.state.store

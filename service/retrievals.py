@@ -24,6 +24,7 @@ from queries.paging import decode_cursor
 from queries.pruning import RetrievalFilter
 from queries.retrieval import Order, RetrievalPage, RetrievalRequest, ScanStatistics, question_of, retrieve_page
 from queries.streaming import RetrievalStream, StreamRequest, stream_retrieval
+from service.clients import Client, client_of, needs
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
 from service.streams import WorkThreads
@@ -68,12 +69,15 @@ def parse_query(query_string: bytes, known: tuple[str, ...]) -> dict[str, str]:
     return given
 
 
-def parse_filter(given: Mapping[str, str], known_types: Callable[[], set[str]]) -> RetrievalFilter:
+def parse_filter(
+    given: Mapping[str, str], known_types: Callable[[], set[str]], user_prefix: str | None = None
+) -> RetrievalFilter:
     """Read `userId`, `logType`, `fromTime` and `toTime`.
 
     Args:
         given: the parameters.
         known_types: the types of the configuration and of the table, asked for only if needed.
+        user_prefix: the client may see these users only.
 
     Raises:
         Problem: 400, naming the parameter.
@@ -102,7 +106,9 @@ def parse_filter(given: Mapping[str, str], known_types: Callable[[], set[str]]) 
                 raise bad_parameter(name, str(error)) from error
     if bounds and bounds["fromTime"] > bounds["toTime"]:
         raise bad_parameter("fromTime", "is after toTime")
-    return RetrievalFilter(given.get("userId"), action_type, bounds.get("fromTime"), bounds.get("toTime"))
+    return RetrievalFilter(
+        given.get("userId"), action_type, bounds.get("fromTime"), bounds.get("toTime"), user_prefix=user_prefix
+    )
 
 
 def parse_order(given: Mapping[str, str]) -> Order:
@@ -178,7 +184,9 @@ class Retrievals:
         stored = {one.type for one in view.files} | set(view.hot["type"].unique().to_pylist())
         return stored | set(self.store.schema.action_types)
 
-    async def page(self, given: Mapping[str, str], receive: Receive) -> tuple[RetrievalPage, dict[str, object] | None]:
+    async def page(
+        self, given: Mapping[str, str], receive: Receive, client: Client
+    ) -> tuple[RetrievalPage, dict[str, object] | None]:
         """Answer one page of JSON; returns the page, and the explanation if it is asked for.
 
         Raises:
@@ -189,11 +197,11 @@ class Retrievals:
         order = parse_order(given)
         limit = parse_limit(given, maximum=self.limits.limit_max) or self.limits.limit_default
         explain = parse_flag(given, "explain")
-        self._check_filter(given)
+        self._check_filter(given, client)
 
         def work(connection: QueryConnection) -> tuple[RetrievalPage, dict[str, object] | None]:
             view = self.store.read_view()
-            asked = parse_filter(given, lambda: self.known_types(view))
+            asked = parse_filter(given, lambda: self.known_types(view), client.user_prefix)
             request = RetrievalRequest(asked, order, limit, given.get("cursor"))
             if request.cursor is not None:
                 try:
@@ -216,7 +224,9 @@ class Retrievals:
         self._metrics.scanned_files.inc(page.statistics.scanned_files)
         return page, explanation
 
-    async def stream(self, given: Mapping[str, str], format_: Format) -> tuple[RetrievalStream, AsyncIterator[bytes]]:
+    async def stream(
+        self, given: Mapping[str, str], format_: Format, client: Client
+    ) -> tuple[RetrievalStream, AsyncIterator[bytes]]:
         """Begin to answer in a format that streams; returns what is planned, and the chunks.
 
         Raises:
@@ -230,11 +240,11 @@ class Retrievals:
         order = parse_order(given)
         limit = parse_limit(given, maximum=_STREAM_LIMIT_MAX)
         csv_raw = parse_flag(given, "csvRaw")
-        self._check_filter(given)
+        self._check_filter(given, client)
 
         def begin(connection: QueryConnection) -> RetrievalStream:
             view = self.store.read_view()
-            asked = parse_filter(given, lambda: self.known_types(view))
+            asked = parse_filter(given, lambda: self.known_types(view), client.user_prefix)
             return stream_retrieval(connection, view, StreamRequest(asked, order, format_, limit, csv_raw))
 
         resources = contextlib.ExitStack()
@@ -252,9 +262,10 @@ class Retrievals:
         chunks = self._threads.chunks(stream.content, stop=connection.interrupt, release=resources.close)
         return stream, chunks
 
-    def _check_filter(self, given: Mapping[str, str]) -> None:
+    def _check_filter(self, given: Mapping[str, str], client: Client) -> None:
         """Refuse wrong parameters before any waiting, so that a busy server tells so as well."""
-        parse_filter(given, lambda: {given["logType"].lower()})
+        asked = parse_filter(given, lambda: {given["logType"].lower()})
+        client.require_users([asked.user_id])
 
     @contextlib.contextmanager
     def _admitted(self) -> Iterator[QueryConnection]:
@@ -319,6 +330,7 @@ def _described(description: str, **schema: Any) -> Any:
     summary="Retrieve actions by user, type and time",
     description="Any combination of the filters, at least one. Complete up to the last acknowledged submission.",
     tags=["actions"],
+    opt=needs("retrieve"),
 )
 async def retrieve_logs(
     request: Request[Any, Any, Any],
@@ -347,10 +359,10 @@ async def retrieve_logs(
     given = parse_query(request.scope["query_string"], PARAMETERS)
     wanted = parse_format(given, request.headers.get("accept"))
     if wanted is not Format.JSON:
-        stream, chunks = await retrievals.stream(given, wanted)
+        stream, chunks = await retrievals.stream(given, wanted, client_of(request.scope))
         headers = _headers_of(stream.planned, seconds=time.perf_counter() - started)
         return Stream(chunks, media_type=wanted.media_type, headers=headers)
-    page, explanation = await retrievals.page(given, request.receive)
+    page, explanation = await retrievals.page(given, request.receive, client_of(request.scope))
     seconds = time.perf_counter() - started
     retrievals.observe(seconds)
     following = msgspec.json.encode(page.next).decode()

@@ -28,10 +28,11 @@ from service.metrics import share_metrics
 from service.settings import Settings, SettingsError
 from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE, unknown_variables
 from service.store_settings import store_paths
+from storage.access_keys import KeyFile
 from storage.errors import StoreFailed
 from storage.lake import Lake
 from storage.recovery import RecoveryReport
-from storage.store import lock_and_recover
+from storage.store import lock_and_recover, system_now_us
 
 _BACKLOG = 2048
 
@@ -44,7 +45,7 @@ def serve(live: LiveSettings) -> None:
     Raises:
         SettingsError: the settings ask for something that is refused.
         StoreLocked: another service or import holds the folder.
-        CorruptData: what is in the folder is damaged.
+        CorruptData: what is in the folder, the keys included, is damaged.
         StoreFailed: the disk does not take writes.
         OSError: the address cannot be bound.
     """
@@ -53,6 +54,8 @@ def serve(live: LiveSettings) -> None:
     for variable, hint in unknown_variables(os.environ).items():
         _log.warning("%s is not a setting%s", variable, hint)
     _require_safe_address(settings)
+    if settings.cors_allowed_origins and not KeyFile(store_paths(settings)).path.exists():
+        _log.warning("cors_allowed_origins is without effect as long as there are no keys")
     if settings.data.startswith("s3://"):
         raise SettingsError("data: s3:// is not supported by this version; give a folder")
     listener = _listen(settings.host, settings.port)
@@ -145,11 +148,20 @@ def _listen(host: str, port: int) -> socket.socket:
 
 
 def _require_safe_address(settings: Settings) -> None:
-    if settings.insecure or is_loopback(settings.host):
+    """Refuse an address that others can reach while there is no key that could let anybody in.
+
+    Raises:
+        SettingsError: it is one.
+        CorruptData: the keys cannot be read, whatever the address.
+    """
+    read = KeyFile(store_paths(settings)).read()
+    now_us = system_now_us()
+    has_keys = read is not None and any(not one.expired(now_us) for one in read.keys)
+    if settings.insecure or has_keys or is_loopback(settings.host):
         return
     raise SettingsError(
         f"host: without keys the service binds to loopback only, and {settings.host!r} is not;"
-        " --insecure serves everybody who can reach it, without any check"
+        " `actionlake keys create` makes a key; --insecure serves everybody who can reach it, without any check"
     )
 
 

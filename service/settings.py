@@ -44,6 +44,7 @@ def _default_action_types() -> dict[str, dict[str, Promoted]]:
 
 # An empty path would be the current folder, and no path holds a NUL.
 _Folder = Annotated[str, Meta(min_length=1, pattern=r"^[^\x00]*$")]
+_Origin = Annotated[str, Meta(pattern=r"^(\*|https?://[^/\s?#@*]+)$")]
 _Port = Annotated[int, Meta(ge=0, le=65_535)]
 
 
@@ -62,8 +63,15 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     workers: Annotated[int, Meta(ge=1, le=64, description="Processes that serve one folder together.")] = 1
     insecure: Annotated[
         bool,
-        Meta(description="Serve any address and any Host without keys. Whoever reaches the port may do everything."),
+        Meta(
+            description="Without keys, serve any address and any Host: whoever reaches the port may do everything."
+            " Once there are keys, they are asked for all the same."
+        ),
     ] = False
+    cors_allowed_origins: Annotated[
+        tuple[_Origin, ...],
+        Meta(description="Origins whose web pages may use the service with a key of theirs; `*` is any. See below."),
+    ] = ()
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], Meta(description="The least severe log entries to write.")
     ] = "info"
@@ -167,10 +175,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 SETTING_TYPES: Final = get_type_hints(Settings, include_extras=True)
-STRUCTURED: Final = ("action_types", "athena_work_groups")
+STRUCTURED: Final = ("action_types", "athena_work_groups", "cors_allowed_origins")
 # What follows the settings file while the service runs; everything else needs a restart.
 LIVE: Final = frozenset(
     {
+        "cors_allowed_origins",
         "log_level",
         "flush_interval_ms_max",
         "flush_rows_max",
@@ -223,6 +232,8 @@ def _flattened(annotation: Any) -> Iterable[str | Meta]:
         yield "not set"
     elif get_origin(annotation) is dict:
         yield "table"
+    elif get_origin(annotation) is tuple:
+        yield "list"
     else:
         for part in get_args(annotation):
             yield from _flattened(part)
@@ -269,6 +280,7 @@ def _example(defaults: Settings) -> list[str]:
     lines = [
         "# actionlake.toml",
         "flush_interval_ms_max = 30_000",
+        'cors_allowed_origins = ["https://app.example"]  # web pages that may send a key of theirs',
         "retrieve_timeout_ms_max = 10_000",
         "",
         "# Action types with the properties that get a column of their own: double, bigint, varchar or boolean.",

@@ -23,8 +23,10 @@ DEFAULT_CONFIG: Final = Path("actionlake.toml")
 CONFIG_VARIABLE: Final = "ACTIONLAKE_CONFIG"
 SUPERVISED_VARIABLE: Final = "ACTIONLAKE_SUPERVISED"
 HANDED_OVER_VARIABLE: Final = "ACTIONLAKE_HANDED_OVER"
+# The key that `actionlake import --url` sends.
+KEY_VARIABLE: Final = "ACTIONLAKE_KEY"
 # Set by the service for its own processes, or read elsewhere; no settings.
-_OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, SUPERVISED_VARIABLE, HANDED_OVER_VARIABLE})
+_OTHER_VARIABLES: Final = frozenset({CONFIG_VARIABLE, KEY_VARIABLE, SUPERVISED_VARIABLE, HANDED_OVER_VARIABLE})
 _TEST_PREFIX: Final = "ACTIONLAKE_TEST_"
 
 Origin = Literal["default", "file", "environment", "flag"]

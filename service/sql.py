@@ -30,6 +30,7 @@ from queries.sql import (
     TableView,
 )
 from queries.views import view_statements
+from service.clients import needs
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
 from service.retrievals import interrupted_on_disconnect, parse_flag, parse_format, parse_query, scan_headers
@@ -174,7 +175,13 @@ def parse_sql_body(body: bytes) -> SqlBody:
         raise Problem(400, f"the body is not JSON: {error}") from error
 
 
-@post("/api/sql", status_code=200, summary="Run one SELECT over `actions` and its views", tags=["actions"])
+@post(
+    "/api/sql",
+    status_code=200,
+    summary="Run one SELECT over `actions` and its views",
+    tags=["actions"],
+    opt=needs("sql"),
+)
 async def run_sql(
     request: Request[Any, Any, Any],
     format_: Annotated[

@@ -16,6 +16,7 @@ import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
 from service.access import send_problem
+from service.clients import Client, client_of
 from service.decompression import decompress
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter, problem_of
@@ -116,14 +117,15 @@ class SubmitEndpoint:
         if media_type not in (JSON, NDJSON):
             raise Problem(415, f"Content-Type must be {JSON} or {NDJSON}", headers={"accept": f"{JSON}, {NDJSON}"})
         key_text = _idempotency_key(headers)
+        client = client_of(scope)
         self._store.check_writable()
         parser = self._parser
         body = await _read_body(receive, headers, bytes_max=parser.limits.body_bytes_max)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower().decode("latin-1")
         if len(body) > _PARSE_IN_THREAD_BYTES or encoding not in ("identity", ""):
-            parsed, key = await asyncio.to_thread(self._parse, parser, body, encoding, media_type, key_text)
+            parsed, key = await asyncio.to_thread(self._parse, parser, body, encoding, media_type, key_text, client)
         else:
-            parsed, key = self._parse(parser, body, encoding, media_type, key_text)
+            parsed, key = self._parse(parser, body, encoding, media_type, key_text, client)
         append = Append(parsed.submissions, parsed.rejections, answer_of(parsed), key)
         if not append.submissions and not append.rejections and key is None:
             return append.answer
@@ -135,13 +137,24 @@ class SubmitEndpoint:
         return answer
 
     def _parse(
-        self, parser: SubmissionParser, body: bytes, encoding: str, media_type: str, key_text: str | None
+        self,
+        parser: SubmissionParser,
+        body: bytes,
+        encoding: str,
+        media_type: str,
+        key_text: str | None,
+        client: Client,
     ) -> tuple[ParsedBody, IdempotencyKey | None]:
         if encoding not in ("identity", ""):
             body = decompress(body, encoding, bytes_max=parser.limits.body_bytes_max)
         parse = parser.parse_json if media_type == JSON else parser.parse_ndjson
         parsed = parse(body, now_us=self._now_us())
-        return parsed, IdempotencyKey.of(key_text, body) if key_text is not None else None
+        if client.user_prefix is not None:
+            client.require_users(one.user_id for one in parsed.submissions)
+            client.require_users(one.user_id for one in parsed.rejections)
+        if key_text is None:
+            return parsed, None
+        return parsed, IdempotencyKey.of(key_text, body, scope=client.key_id or "")
 
     def _count(self, parsed: ParsedBody) -> None:
         metrics = self._metrics

@@ -78,3 +78,18 @@ class StorePaths:
     def latch(self) -> Path:
         """The page that all workers share to say that the store has failed."""
         return self.state / "failed.latch"
+
+    @property
+    def keys(self) -> Path:
+        """Who may use the service; there is no such file as long as nobody made a key."""
+        return self.state / "keys.json"
+
+    @property
+    def keys_master(self) -> Path:
+        """What the secrets for signed requests are derived from."""
+        return self.state / "keys.master"
+
+    @property
+    def keys_lock(self) -> Path:
+        """Held while keys are changed."""
+        return self.state / "keys.lock"

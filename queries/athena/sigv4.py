@@ -22,7 +22,7 @@ _AUTHORIZATION: Final = re.compile(
     r"AWS4-HMAC-SHA256\s+Credential=([^/,\s]+)/(\d{8})/([^/,\s]+)/([^/,\s]+)/aws4_request,\s*"
     r"SignedHeaders=([a-z0-9;_-]+),\s*Signature=([0-9a-f]{64})"
 )
-# Without these a signature would say nothing about the request that carries it.
+# Without these, and all `x-amz-*`, a signature would say nothing about the request that carries it.
 _REQUIRED_HEADERS: Final = ("host", "x-amz-date")
 # Compared against when there is no such key, so that its absence takes as long as a wrong secret.
 _NO_SECRET: Final = "no such key"  # noqa: S105 (nobody can sign with it: no key has it)
@@ -78,7 +78,8 @@ def verify(
         raise SignatureError("Authorization header is not AWS4-HMAC-SHA256", "IncompleteSignatureException")
     access_key_id, day, region, service, names, signature = match.groups()
     signed = names.split(";")
-    missing = [name for name in (*_REQUIRED_HEADERS, *signed) if name not in lowered or name not in signed]
+    amazon = (name for name in lowered if name.startswith("x-amz-"))
+    missing = [name for name in (*_REQUIRED_HEADERS, *amazon, *signed) if name not in lowered or name not in signed]
     if missing:
         raise SignatureError(f"'{missing[0]}' must be a signed header", "IncompleteSignatureException")
     stamp = lowered["x-amz-date"]

@@ -136,7 +136,7 @@ def test_slices_cover_all_time_once_and_name_every_file_that_can_hold_it() -> No
         asked = RetrievalFilter()
         if rnd.random() < 0.5:
             bounds = sorted(rnd.randrange(18_999 * day_us, 19_007 * day_us) for _ in range(2))
-            asked = RetrievalFilter(None, None, *bounds)
+            asked = RetrievalFilter(None, None, bounds[0], bounds[1])
             files = [f for f in files if f.time_max_us >= bounds[0] and f.time_min_us <= bounds[1]]
         slices = plan_slices(files, asked, rows_max=rnd.choice([500, 3_000, 10_000]))
         for before, after in pairwise(slices):
