@@ -16,6 +16,7 @@ import click
 
 from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, sources_of, store_to_read
 from service.commands.keys import keys
+from service.commands.verify import verify
 from service.settings import STRUCTURED, Settings
 from service.settings_flags import settings_options
 from service.sources import KEY_VARIABLE
@@ -30,6 +31,9 @@ _SERVE_SETTINGS = [name for name in Settings.__struct_fields__ if name not in ST
 @click.version_option(package_name="actionlake", prog_name="actionlake")
 def main() -> None:
     """A durable store for user actions: HTTP in, an open Delta table out, nothing lost."""
+
+
+main.add_command(verify)
 
 
 @main.command()

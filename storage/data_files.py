@@ -147,6 +147,7 @@ def _write_one(rows: pa.Table, date: datetime.date, type_: str, table_folder: Pa
                 compression="zstd",
                 row_group_size=ROW_GROUP_ROWS,
                 use_dictionary=dictionary,
+                write_page_checksum=True,
                 column_encoding=dict.fromkeys(_DELTA_PACKED, "DELTA_BINARY_PACKED"),
                 sorting_columns=pq.SortingColumn.from_ordering(
                     rows.schema, [("user_id", "ascending"), ("time", "ascending")]

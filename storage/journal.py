@@ -44,6 +44,7 @@ _KEYS_PER_TRANSACTION: Final = 1000
 # What a submission costs beyond its payload and ids: its fixed columns and its place in the tree.
 _ROW_OVERHEAD_BYTES: Final = 64
 _INSERT_ROWS_MAX: Final = 128
+_POSITION_MAX: Final = (1 << 63) - 1
 
 _PRAGMAS: Final = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "auto_vacuum": 2}
 
@@ -272,6 +273,21 @@ class Journal:
         self._require_dense(rows, after=max(after, state.trimmed_position), through=state.head)
         return state, rows
 
+    @contextlib.contextmanager
+    def pinned(self) -> Iterator[tuple[JournalState, Callable[[int], Iterator[JournalRow]]]]:
+        """Hold one read transaction: its state, and a function that yields the rows that hold positions above another.
+
+        For a look at everything that does not fit into memory; the write-ahead log cannot be emptied meanwhile.
+        """
+        with self._read_lock, self._translated(), _read_transaction(self._reader) as execute:
+            state = JournalState(*execute(STATE).fetchone())
+
+            def rows_above(after: int) -> Iterator[JournalRow]:
+                # Whatever is there, also beyond the head, since this is for finding what should not be.
+                return (JournalRow(*values) for values in _rows_above(execute, after, _POSITION_MAX))
+
+            yield state, rows_above
+
     def read_batch(self, after: int, *, through: int, rows_max: int, bytes_max: int) -> list[JournalRow]:
         """Read the oldest rows above *after*, at least one, as long as they begin up to *through* and fit both limits.
 
@@ -317,6 +333,17 @@ class Journal:
         """How many dead letters are kept."""
         with self._read_lock, self._translated():
             return count_dead_letters(self._reader.execute)
+
+    def may_have_left_rows_out(self) -> bool:
+        """Whether rows of this journal may be in neither the table nor the journal: it says so, or evidence is gone.
+
+        False means for sure that no flush has put a row aside and no erasure has taken one away.
+        """
+        with self._read_lock, self._translated():
+            counts: Any = self._reader.execute("SELECT count(*), count(position) FROM dead_letters").fetchone()
+            made: Any = self._reader.execute("SELECT seq FROM sqlite_sequence WHERE name = 'dead_letters'").fetchone()
+            erased: Any = self._reader.execute("SELECT lake_version_min FROM journal").fetchone()
+        return bool(counts[1] or counts[0] < (made[0] if made else 0) or erased[0])
 
     def read_dead_letters(self, *, limit: int) -> list[dict[str, Any]]:
         """Read the newest dead letters, each as column name → value."""
@@ -479,10 +506,15 @@ class Journal:
                 for _ in self._upkeep.execute(f"PRAGMA incremental_vacuum({int(pages_max)})"):
                     pass
 
-    def integrity_problems(self) -> list[str]:
-        """Check the database's structure; return what is wrong with it, nothing if it is whole."""
+    def integrity_problems(self, *, thorough: bool = False) -> list[str]:
+        """Check the database's structure, with *thorough* its indexes too.
+
+        Returns:
+            What is wrong with it, nothing if it is whole.
+        """
+        check = "integrity_check" if thorough else "quick_check"
         with self._read_lock, self._translated():
-            return [row[0] for row in self._reader.execute("PRAGMA quick_check") if row[0] != "ok"]
+            return [row[0] for row in self._reader.execute(f"PRAGMA {check}") if row[0] != "ok"]
 
     def close(self) -> None:
         """Close all connections; the last one of all processes checkpoints."""

@@ -34,6 +34,16 @@ class Latch:
         finally:
             os.close(descriptor)
 
+    @staticmethod
+    def read(path: Path) -> str | None:
+        """Return why the store is latched, or None if it is not, without opening the latch for writing.
+
+        Raises:
+            OSError: the file cannot be read.
+        """
+        page = path.read_bytes()
+        return _reason(page) if page[:1] == b"\1" else None
+
     def clear(self) -> None:
         """Forget an earlier failure. Only for the holder of the folder's lock, after recovery."""
         self._page[:] = bytes(_PAGE_BYTES)
@@ -50,7 +60,7 @@ class Latch:
         """Why the store has failed, or None."""
         if not self._page[0]:
             return None
-        return self._page[2 : 2 + _MESSAGE_BYTES_MAX].rstrip(b"\0").decode("utf-8", "replace")
+        return _reason(self._page)
 
     def check(self) -> None:
         """Do nothing while all is well.
@@ -64,3 +74,7 @@ class Latch:
     def close(self) -> None:
         """Unmap the page."""
         self._page.close()
+
+
+def _reason(page: bytes | mmap.mmap) -> str:
+    return page[2 : 2 + _MESSAGE_BYTES_MAX].rstrip(b"\0").decode("utf-8", "replace")

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 from storage.durable_files import fsync_path
 from storage.errors import CorruptData
 from storage.lake import log_entries, watermark_at
+from storage.log_replay import is_whole_hint, missing_end, read_entry
 
 
 def is_torn_creation(table: Path) -> bool:
@@ -70,19 +71,11 @@ def remove_torn_checkpoints(table: Path, durable_version: int) -> list[str]:
     for path in torn:
         path.unlink()
     hint = log / "_last_checkpoint"
-    if hint.exists() and not _is_whole_hint(hint):
+    if hint.exists() and not is_whole_hint(hint):
         hint.unlink()
     if torn:
         fsync_path(log)
     return list(torn.values())
-
-
-def _is_whole_hint(hint: Path) -> bool:
-    try:
-        version = json.loads(hint.read_bytes())["version"]
-    except (ValueError, KeyError, TypeError):
-        return False
-    return any(hint.parent.glob(f"{version:020d}.checkpoint*.parquet"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +111,7 @@ def remove_torn_entries(table: Path, trusted: Trusted) -> list[str]:
             torn[version] = str(error)
     gone_later = {action["remove"]["path"] for one in actions.values() for action in one if "remove" in action}
     for version, one in actions.items():
-        problem = _missing_end(one) or _damaged_file(table, one, gone_later)
+        problem = missing_end(one) or _damaged_file(table, one, gone_later)
         if problem:
             torn[version] = problem
     if not torn:
@@ -142,30 +135,8 @@ def remove_torn_entries(table: Path, trusted: Trusted) -> list[str]:
     return removed
 
 
-def _missing_end(actions: list[dict[str, Any]]) -> str | None:
-    """Tell of an entry that was cut off between two lines: every commit of rows ends with a transaction."""
-    adds_rows = any("add" in action and action["add"].get("dataChange", True) for action in actions)
-    return "cut off before its transaction" if adds_rows and not any("txn" in action for action in actions) else None
-
-
 def _watermark_named(actions: list[dict[str, Any]], journal: str) -> int:
     return max((a["txn"]["version"] for a in actions if "txn" in a and a["txn"]["appId"] == journal), default=0)
-
-
-def read_entry(path: Path) -> list[dict[str, Any]]:
-    """Read one entry of the table's log.
-
-    Raises:
-        ValueError: it is torn: empty, cut off, or not JSON.
-    """
-    content = path.read_bytes()
-    try:
-        actions = [json.loads(line) for line in content.splitlines() if line.strip()]
-    except ValueError as error:
-        raise ValueError(f"not readable: {error}") from error
-    if not actions or not all(isinstance(action, dict) for action in actions):
-        raise ValueError("empty")
-    return actions
 
 
 def _damaged_file(table: Path, actions: list[dict[str, Any]], gone_later: set[str]) -> str | None:
