@@ -27,7 +27,7 @@ from queries.streaming import RetrievalStream, StreamRequest, stream_retrieval
 from service.clients import Client, client_of, needs
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
-from service.streams import WorkThreads
+from service.streams import ChunkedAnswer, Chunks, WorkThreads
 from storage.errors import InvalidInput, Overloaded
 from storage.store import ReadView, Store
 from storage.times import parse_time
@@ -224,9 +224,7 @@ class Retrievals:
         self._metrics.scanned_files.inc(page.statistics.scanned_files)
         return page, explanation
 
-    async def stream(
-        self, given: Mapping[str, str], format_: Format, client: Client
-    ) -> tuple[RetrievalStream, AsyncIterator[bytes]]:
+    async def stream(self, given: Mapping[str, str], format_: Format, client: Client) -> tuple[RetrievalStream, Chunks]:
         """Begin to answer in a format that streams; returns what is planned, and the chunks.
 
         Raises:
@@ -361,7 +359,7 @@ async def retrieve_logs(
     if wanted is not Format.JSON:
         stream, chunks = await retrievals.stream(given, wanted, client_of(request.scope))
         headers = _headers_of(stream.planned, seconds=time.perf_counter() - started)
-        return Stream(chunks, media_type=wanted.media_type, headers=headers)
+        return ChunkedAnswer(chunks, media_type=wanted.media_type, headers=headers)
     page, explanation = await retrievals.page(given, request.receive, client_of(request.scope))
     seconds = time.perf_counter() - started
     retrievals.observe(seconds)

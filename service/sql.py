@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import tempfile
 import threading
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import Generator, Mapping
 from dataclasses import dataclass
 from typing import Annotated, Any, Final
 
@@ -34,7 +33,7 @@ from service.clients import needs
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
 from service.retrievals import interrupted_on_disconnect, parse_flag, parse_format, parse_query, scan_headers
-from service.streams import WorkThreads
+from service.streams import ChunkedAnswer, WorkThreads
 from storage.errors import Overloaded
 from storage.store import ReadView, Store
 
@@ -243,7 +242,7 @@ async def _stream(
         seconds=time.perf_counter() - started,
     )
     chunks = service.threads.chunks(content, stop=result.cancel, release=release)
-    return Stream(chunks, media_type=wanted.media_type, headers=headers)
+    return ChunkedAnswer(chunks, media_type=wanted.media_type, headers=headers)
 
 
 async def _answer_json(
@@ -292,7 +291,8 @@ async def _answer_json(
     if content is not None:
         spool.close()
         return Response(content, media_type="application/json", headers=headers)
-    return Stream(_file_chunks(service, spool), media_type="application/json", headers=headers)
+    chunks = service.threads.chunks(_read_chunks(spool), stop=lambda: None, release=spool.close)
+    return ChunkedAnswer(chunks, media_type="application/json", headers=headers)
 
 
 def _write(spool: tempfile.SpooledTemporaryFile[bytes], content: ByteStream, pruning: SqlPruning | None) -> None:
@@ -312,7 +312,6 @@ def _write(spool: tempfile.SpooledTemporaryFile[bytes], content: ByteStream, pru
         spool.write(b',"explain":' + msgspec.json.encode({"files": steps, "hotRows": pruning.hot_rows}) + b"}")
 
 
-async def _file_chunks(service: SqlService, spool: tempfile.SpooledTemporaryFile[bytes]) -> AsyncIterator[bytes]:
-    with contextlib.closing(spool):
-        while chunk := await service.threads.run(lambda: spool.read(_READ_BYTES)):
-            yield chunk
+def _read_chunks(spool: tempfile.SpooledTemporaryFile[bytes]) -> Generator[bytes, None, None]:
+    while chunk := spool.read(_READ_BYTES):
+        yield chunk

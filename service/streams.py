@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable, Generator
 from concurrent.futures import ThreadPoolExecutor
-from typing import TypeVar
+from typing import Any, Final, TypeVar, cast
+
+from litestar.response import Stream
+from litestar.response.base import ASGIResponse
+from litestar.types import Receive, Scope, Send
 
 from queries.formats import ByteStream
 
 T = TypeVar("T")
+Content = ByteStream | Generator[bytes, None, None]
 
 _log = logging.getLogger("actionlake.stream")
 
@@ -26,34 +31,70 @@ class WorkThreads:
         """Do *work* in a thread."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, work)
 
-    async def chunks(
-        self, content: ByteStream, *, stop: Callable[[], None], release: Callable[[], None]
-    ) -> AsyncIterator[bytes]:
-        """Yield *content*, making each chunk when the one before was taken.
+    def chunks(self, content: Content, *, stop: Callable[[], None], release: Callable[[], None]) -> Chunks:
+        """Have *content* made chunk by chunk; to be closed, whether or not any was asked for.
 
         Args:
             content: the bytes.
             stop: makes the thread that is at work end soon; called when the client goes away, and at the end.
             release: called last, in a thread, when nothing uses the content's source any more.
         """
-        making: asyncio.Future[bytes | None] | None = None
-        try:
-            while True:
-                making = asyncio.ensure_future(self.run(lambda: next(content, None)))
-                chunk = await asyncio.shield(making)
-                if chunk is None:
-                    return
-                yield chunk
-        finally:
-            # Also when this task is being cancelled, in which case nothing may be awaited here any more.
-            stop()
-            ending = asyncio.ensure_future(self._end(making, content, release))
-            self._endings.add(ending)
-            ending.add_done_callback(self._endings.discard)
+        return Chunks(self, content, stop, release)
 
-    async def _end(
-        self, making: asyncio.Future[bytes | None] | None, content: ByteStream, release: Callable[[], None]
+    def end(self, ending: asyncio.Future[None]) -> None:
+        """Let `close` wait for *ending*."""
+        self._endings.add(ending)
+        ending.add_done_callback(self._endings.discard)
+
+    async def close(self) -> None:
+        """Wait for what is at work."""
+        if self._endings:
+            await asyncio.wait(self._endings)
+        await asyncio.to_thread(self._threads.shutdown)
+
+
+class Chunks:
+    """The chunks of an answer, each made when the one before was taken.
+
+    No generator, since one that was never started does not run its clean-up: a client that goes away before the first
+    chunk would keep its place among the queries under way for ever.
+    """
+
+    def __init__(
+        self, threads: WorkThreads, content: Content, stop: Callable[[], None], release: Callable[[], None]
     ) -> None:
+        self._threads = threads
+        self._content = content
+        self._stop = stop
+        self._release = release
+        self._making: asyncio.Future[bytes | None] | None = None
+        self._closed = False
+
+    def __aiter__(self) -> Chunks:
+        return self
+
+    async def __anext__(self) -> bytes:
+        if self._closed:
+            raise StopAsyncIteration
+        self._making = asyncio.ensure_future(self._threads.run(lambda: next(self._content, None)))
+        chunk = await asyncio.shield(self._making)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
+
+    def close(self) -> None:
+        """Stop what is being made, and have the content's source released; may be called again.
+
+        Also while this task is being cancelled, in which case nothing may be awaited any more.
+        """
+        if self._closed:
+            return
+        self._closed = True
+        self._stop()
+        self._threads.end(asyncio.ensure_future(self._end()))
+
+    async def _end(self) -> None:
+        making = self._making
         if making is not None:
             await asyncio.wait([making])
             if not making.cancelled() and (error := making.exception()) is not None:
@@ -61,14 +102,29 @@ class WorkThreads:
 
         def finish() -> None:
             try:
-                content.close()
+                self._content.close()
             finally:
-                release()
+                self._release()
 
         await asyncio.to_thread(finish)
 
-    async def close(self) -> None:
-        """Wait for what is at work."""
-        if self._endings:
-            await asyncio.wait(self._endings)
-        await asyncio.to_thread(self._threads.shutdown)
+
+class ChunkedAnswer(Stream):
+    """An answer of `Chunks`, which are closed with it, however it ends."""
+
+    def __init__(self, chunks: Chunks, *, media_type: str, headers: dict[str, str]) -> None:
+        super().__init__(chunks, media_type=media_type, headers=headers)
+        self._chunks: Final = chunks
+
+    def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIResponse:
+        """Make the application that sends them, and closes them also where sending never began."""
+        send_all = super().to_asgi_response(*args, **kwargs)
+
+        async def respond(scope: Scope, receive: Receive, send: Send) -> None:
+            try:
+                await send_all(scope, receive, send)
+            finally:
+                self._chunks.close()
+
+        # The framework does nothing with it but to call it.
+        return cast("ASGIResponse", respond)
