@@ -64,7 +64,7 @@ async def serve(
         "asgi": {"version": "3.0", "spec_version": "2.3"}, "state": {},
     }  # fmt: skip
     app = Litestar([route], openapi_config=None)
-    with contextlib.suppress(ConnectionResetError, BaseExceptionGroup):
+    with contextlib.suppress(Exception):
         await asyncio.wait_for(app(scope, receive, send), 20)  # type: ignore[arg-type]
     await asyncio.wait_for(threads.close(), 20)
     return held, b"".join(sent)
