@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, sources_of, store_to_read
+from service.commands.compact import compact
 from service.commands.keys import keys
 from service.commands.verify import verify
 from service.settings import STRUCTURED, Settings
@@ -176,6 +177,7 @@ def status(as_json: bool, config: Path | None, **flags: Any) -> None:  # noqa: F
 
 
 main.add_command(keys)
+main.add_command(compact)
 
 
 if __name__ == "__main__":

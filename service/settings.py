@@ -144,6 +144,20 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         10_000
     )
     sql_rows_max: Annotated[int, Meta(ge=1, description="Largest `maxRows` of a JSON answer.")] = 1_000_000
+    compact_file_bytes_max: Annotated[
+        int, Meta(ge=_MIB, description="About the largest file that compaction writes.")
+    ] = 128 * _MIB
+    compact_files_spare: Annotated[
+        int,
+        Meta(ge=1, description="Files more than a resting one that a partition still being written to may have."),
+    ] = 16
+    compact_rest_ms: Annotated[
+        int, Meta(ge=0, description="A partition rests when nothing was added to it for this long.")
+    ] = 900_000
+    compact_memory_bytes_max: Annotated[
+        int,
+        Meta(ge=128 * _MIB, description="Memory of a compaction, whatever a partition's size; the rest is spilled."),
+    ] = 512 * _MIB
     athena_results_retention_hours: Annotated[
         int, Meta(ge=1, description="How long results of Athena queries are kept.")
     ] = 24
@@ -201,6 +215,10 @@ LIVE: Final = frozenset(
         "retrieve_timeout_ms_max",
         "sql_rows_default",
         "sql_rows_max",
+        "compact_file_bytes_max",
+        "compact_files_spare",
+        "compact_rest_ms",
+        "compact_memory_bytes_max",
         "action_types",
     }
 )

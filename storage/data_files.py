@@ -8,6 +8,7 @@ offsets and delta packing for times and positions are a third smaller and twice 
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import os
 from collections.abc import Iterator
@@ -49,6 +50,7 @@ class DataFile:
         type: partition, the action type in lower case.
         time_min_us, time_max_us: bounds of `time` in microseconds since the epoch. The log keeps
             milliseconds, so the maximum is already one millisecond later than written there.
+        written_at_ms: when it was committed, milliseconds since the epoch; 0 where that is of no interest.
     """
 
     path: str
@@ -58,6 +60,7 @@ class DataFile:
     type: str
     time_min_us: int
     time_max_us: int
+    written_at_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,43 +137,112 @@ def _partitions(ordered: pa.Table) -> Iterator[tuple[datetime.date, str, pa.Tabl
 
 
 def _write_one(rows: pa.Table, date: datetime.date, type_: str, table_folder: Path) -> WrittenFile:
-    relative = f"date={date.isoformat()}/type={type_}/{new_file_name(rows.schema)}"
-    path = table_folder / relative
-    make_durable_folder(path.parent)
-    dictionary = [name for name in rows.schema.names if name not in _DELTA_PACKED and name not in _PLAIN]
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644)
+    writer = DataFileWriter(table_folder, date, type_, rows.schema)
     try:
-        with os.fdopen(descriptor, "wb", closefd=False) as sink:
-            pq.write_table(
-                rows,
-                sink,
+        writer.write(rows)
+        return writer.close()
+    except BaseException:
+        writer.abort()
+        raise
+
+
+class DataFileWriter:
+    """Writes one data file piece by piece, holding at most one row group.
+
+    Rows come in the order of `sort_rows`, without the partition columns. After `close` the file is durable; after
+    `abort`, or any error of `write` and `close` followed by it, there is no file.
+    """
+
+    def __init__(self, table_folder: Path, date: datetime.date, type_: str, schema: pa.Schema) -> None:
+        """Create the file.
+
+        Raises:
+            OSError: it could not be created.
+        """
+        self.rows = 0
+        self._date = date
+        self._type = type_
+        self._relative = f"date={date.isoformat()}/type={type_}/{new_file_name(schema)}"
+        self._path = table_folder / self._relative
+        self._held: list[pa.Table] = []
+        self._held_rows = 0
+        self._time_bounds: list[int] = []
+        self._position_bounds: list[int] = []
+        dictionary = [name for name in schema.names if name not in _DELTA_PACKED and name not in _PLAIN]
+        ordering = pq.SortingColumn.from_ordering(schema, [("user_id", "ascending"), ("time", "ascending")])
+        make_durable_folder(self._path.parent)
+        self._sink = open(  # noqa: SIM115 - closed by close and abort
+            os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb"
+        )
+        try:
+            self._writer = pq.ParquetWriter(
+                self._sink,
+                schema,
                 compression="zstd",
-                row_group_size=ROW_GROUP_ROWS,
                 use_dictionary=dictionary,
                 write_page_checksum=True,
                 column_encoding=dict.fromkeys(_DELTA_PACKED, "DELTA_BINARY_PACKED"),
-                sorting_columns=pq.SortingColumn.from_ordering(
-                    rows.schema, [("user_id", "ascending"), ("time", "ascending")]
-                ),
+                sorting_columns=ordering,
             )
-        os.fsync(descriptor)
-        size = os.fstat(descriptor).st_size
-    except BaseException:
-        path.unlink(missing_ok=True)
-        raise
-    finally:
-        os.close(descriptor)
-    fsync_path(path.parent)
-    times = pc.min_max(rows["time"].cast(pa.int64())).as_py()
-    positions = pc.min_max(rows["position"]).as_py()
-    return WrittenFile(
-        relative,
-        size,
-        rows.num_rows,
-        date,
-        type_,
-        times["min"],
-        times["max"],
-        positions["min"],
-        positions["max"],
-    )
+        except BaseException:
+            self._remove()
+            raise
+
+    def write(self, rows: pa.Table) -> None:
+        """Append rows.
+
+        Raises:
+            OSError: the write failed.
+            UNWRITABLE: the rows themselves cannot be written.
+        """
+        if not rows.num_rows:
+            return
+        self._held.append(rows)
+        self._held_rows += rows.num_rows
+        self.rows += rows.num_rows
+        for bounds, column in (
+            (self._time_bounds, rows["time"].cast(pa.int64())),
+            (self._position_bounds, rows["position"]),
+        ):
+            found = pc.min_max(column).as_py()
+            bounds[:] = [min([found["min"], *bounds]), max([found["max"], *bounds])]
+        whole = self._held_rows - self._held_rows % ROW_GROUP_ROWS
+        if whole:
+            self._write_held(whole)
+
+    def _write_held(self, count: int) -> None:
+        table = pa.concat_tables(self._held)
+        self._writer.write_table(table.slice(0, count), row_group_size=ROW_GROUP_ROWS)
+        self._held = [table.slice(count)] if count < table.num_rows else []
+        self._held_rows = table.num_rows - count
+
+    def close(self) -> WrittenFile:
+        """Make the file durable and return what a commit says of it; there must be rows.
+
+        Raises:
+            OSError: a write or fsync failed.
+        """
+        if self._held_rows:
+            self._write_held(self._held_rows)
+        self._writer.close()
+        self._sink.flush()
+        os.fsync(self._sink.fileno())
+        size = os.fstat(self._sink.fileno()).st_size
+        self._sink.close()
+        fsync_path(self._path.parent)
+        return WrittenFile(
+            self._relative, size, self.rows, self._date, self._type, *self._time_bounds, *self._position_bounds
+        )
+
+    def abort(self) -> None:
+        """Remove the file."""
+        if not self._sink.closed:
+            # Says where pages would go, which is of no interest any more, and may fail as what came before did.
+            with contextlib.suppress(*UNWRITABLE, OSError):
+                self._writer.close()
+        self._remove()
+
+    def _remove(self) -> None:
+        with contextlib.suppress(OSError):
+            self._sink.close()
+        self._path.unlink(missing_ok=True)

@@ -35,6 +35,7 @@ from storage.latch import Latch
 from storage.rejects_flush import RejectsFlusher
 from storage.submission import Rejection
 from storage.write_errors import refusal, write_errors_told
+from storage.write_guard import writing_files
 
 UNFLUSHABLE: Final = "unflushable"
 _CHECKPOINT_COMMITS: Final = 64
@@ -157,13 +158,14 @@ class Flusher:
         table, last = self._next_rows(journal, watermark, through, rejected)
         # The unsorted rows are let go before anything is written: two copies are what bounds a batch.
         table = sort_rows(table)
-        files = self._write(table, rejected)
-        try:
-            self._journal.move_to_dead_letters(rejected, watermark=watermark, now_us=self._now_us())
-        except BaseException:
-            remove_unreferenced(files, self._lake.folder)
-            raise
-        version = self._commit(files, journal, after=watermark, watermark=last)
+        with writing_files(self._lake.folder):
+            files = self._write(table, rejected)
+            try:
+                self._journal.move_to_dead_letters(rejected, watermark=watermark, now_us=self._now_us())
+            except BaseException:
+                remove_unreferenced(files, self._lake.folder)
+                raise
+            version = self._commit(files, journal, after=watermark, watermark=last)
         self._make_durable(self._journal.state().durable_version, last)
         written = sum(one.rows for one in files)
         size = sum(one.size_bytes for one in files)

@@ -391,6 +391,11 @@ class Journal:
         with self._upkeep_transaction() as execute:
             execute("UPDATE journal SET durable_version = max(durable_version, ?)", (version,))
 
+    def require_version(self, version: int) -> None:
+        """Have every reader use version *version* of the lake, which is durable, or a newer one from now on."""
+        with self._upkeep_transaction() as execute:
+            execute("UPDATE journal SET lake_version_min = max(lake_version_min, ?)", (version,))
+
     def trim(self, through: int, *, durable_version: int) -> None:
         """Delete the rows up to *through*, which the lake holds durably since *durable_version*.
 

@@ -35,6 +35,8 @@ _CONFIGURATION: Final = {
     # Checkpoints and clean-up happen where nobody waits for them.
     "delta.checkpointInterval": "1000000000",
     "delta.enableExpiredLogCleanup": "false",
+    # How long a checkpoint remembers removed files: for other programs' vacuum, ours goes by the log's entries.
+    "delta.deletedFileRetentionDuration": "interval 1 hours",
 }
 # The app id of everything that replaces files by others: two rewrites from the same version cannot both be committed.
 MAINTENANCE: Final = "maintenance"
@@ -178,6 +180,14 @@ class Lake:
         return self.snapshot(journal)
 
     @property
+    def file_schema(self) -> pa.Schema:
+        """The columns that data files of the newest version that is loaded may have, also those that came and went
+        with the configuration."""
+        with self._lock:
+            columns = pa.schema(self._table.schema())
+        return pa.schema([_plain(one) for one in columns if one.name not in PARTITION_COLUMNS])
+
+    @property
     def version(self) -> int:
         """The newest version that is loaded."""
         with self._lock:
@@ -243,7 +253,7 @@ class Lake:
                     [self._remove_action(one, data_change=data_change) for one in removed]
                     + [_add_action(one, data_change=data_change) for one in added],
                     "append",
-                    Schema.from_arrow(self.schema.table_schema),
+                    self._table.schema(),
                     partition_by=list(PARTITION_COLUMNS),
                     commit_properties=CommitProperties(app_transactions=[Transaction(MAINTENANCE, before + 1)]),
                     post_commithook_properties=_NO_HOOKS,
@@ -251,7 +261,7 @@ class Lake:
             except Exception as error:
                 # Any error may mean "committed": only the table knows.
                 self._table = DeltaTable(str(self.folder))
-                if not self._holds(removed, added):
+                if not self._committed(removed, added):
                     if int(self._table.transaction_version(MAINTENANCE) or 0) != before:
                         raise RewriteConflict(f"another rewrite of {self.folder} was first: {error}") from error
                     raise CommitRefused(f"{self.folder} did not take a rewrite: {_first_line(error)}") from error
@@ -268,11 +278,12 @@ class Lake:
             if self._relative(one) not in live:
                 raise RewriteConflict(f"{one.path} is no longer in the table: another rewrite was first")
 
-    def _holds(self, removed: Sequence[DataFile], added: Sequence[WrittenFile]) -> bool:
+    def _committed(self, removed: Sequence[DataFile], added: Sequence[WrittenFile]) -> bool:
+        """Tell by the files: names of added ones are used once only, and somebody may have replaced some already."""
         live = self._live_paths()
-        return all(one.relative_path in live for one in added) and not any(
-            self._relative(one) in live for one in removed
-        )
+        if added:
+            return any(one.relative_path in live for one in added)
+        return not any(self._relative(one) in live for one in removed)
 
     def _relative(self, one: DataFile) -> str:
         return Path(one.path).relative_to(self.folder).as_posix()
@@ -294,7 +305,12 @@ class Lake:
         """
         log = self.folder / "_delta_log"
         for version in range(after_version + 1, through_version + 1):
-            fsync_path(log / _entry_name(version))
+            try:
+                fsync_path(log / _entry_name(version))
+            except FileNotFoundError:
+                # Somebody else made it durable meanwhile, and summed it up.
+                if not any(summed_up >= version for summed_up in checkpoints(self.folder)):
+                    raise
         fsync_path(log)
 
     def checkpoint(self) -> None:
@@ -339,6 +355,7 @@ class Lake:
             type=add["partition.type"],
             time_min_us=_microseconds(add["min.time"]),
             time_max_us=_microseconds(add["max.time"]) + _MILLISECOND_US,
+            written_at_ms=add["modification_time"],
         )
 
 
@@ -372,6 +389,15 @@ def log_entries(folder: Path) -> dict[int, Path]:
         if path.stem.isdigit() and len(path.stem) == 20:
             found[int(path.stem)] = path
     return found
+
+
+def checkpoints(folder: Path) -> dict[int, Path]:
+    """Map version → checkpoint, for all checkpoints in the table's log, whatever is in them."""
+    return {
+        int(path.name[:20]): path
+        for path in (folder / "_delta_log").glob("*.checkpoint.parquet")
+        if path.name[:20].isdigit()
+    }
 
 
 def _entry_name(version: int) -> str:
@@ -408,6 +434,12 @@ def _iso(time_us: int) -> str:
 def _microseconds(moment: datetime.datetime) -> int:
     since = moment - _EPOCH
     return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
+
+
+def _plain(column: pa.Field) -> pa.Field:
+    """The column as data files are written: whatever layout of text the library prefers."""
+    column = pa.field(column)
+    return pa.field(column.name, pa.string() if _same_type(column.type, pa.string()) else column.type)
 
 
 def _same_type(existing: pa.DataType, wanted: pa.DataType) -> bool:

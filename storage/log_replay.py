@@ -132,10 +132,13 @@ def read_entry(path: Path) -> list[dict[str, Any]]:
 
 
 def missing_end(actions: Iterable[Mapping[str, Any]]) -> str | None:
-    """Tell of an entry that was cut off between two lines: every commit of rows ends with a transaction."""
+    """Tell of an entry that was cut off between two lines: every commit of files ends with a transaction.
+
+    A rewrite names the files that it removes first, so that one cut off would take rows away.
+    """
     listed = list(actions)
-    adds_rows = any("add" in action and action["add"].get("dataChange", True) for action in listed)
-    return "cut off before its transaction" if adds_rows and not any("txn" in action for action in listed) else None
+    names_files = any("add" in action or "remove" in action for action in listed)
+    return "cut off before its transaction" if names_files and "txn" not in listed[-1] else None
 
 
 def is_whole_hint(hint: Path) -> bool:

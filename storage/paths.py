@@ -93,3 +93,8 @@ class StorePaths:
     def keys_lock(self) -> Path:
         """Held while keys are changed."""
         return self.state / "keys.lock"
+
+    @property
+    def compaction_temp(self) -> Path:
+        """Where compactions spill what they sort; each has a folder of its own in it."""
+        return self.state / "compact-temp"

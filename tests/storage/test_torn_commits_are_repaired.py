@@ -35,6 +35,7 @@ from tests.storage.building import (
     store_in,
     through,
 )
+from tests.storage.compacting import compact_all, put_files
 
 
 def flush(store: Store) -> None:
@@ -308,3 +309,79 @@ def test_a_damaged_row_is_reported_with_its_positions(store: Store) -> None:
     execute(store.paths.journal, "UPDATE submissions SET payload = x'c1' WHERE first_position = 3")
     with pytest.raises(CorruptData, match=f"journal {store.journal_id}, positions 3 to 5"):
         store.read_view()
+
+
+# Compaction
+
+
+@pytest.fixture
+def compacted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A store with versions 1 to 3 durable (positions 1 to 18), and a compaction of them, 4, that was not synced."""
+
+    def stop(*_: Any, **__: Any) -> None:
+        raise Crash
+
+    with store_in(folder) as store:
+        put_files(store, 3)
+        with monkeypatch.context() as patched:
+            patched.setattr(Lake, "sync", stop)
+            with pytest.raises(Crash):
+                compact_all(store)
+    return folder
+
+
+@pytest.mark.parametrize("damage", [empty, halve, zero, cut_last_line])
+def test_a_torn_compaction_is_taken_back_and_the_old_files_count(
+    compacted: Path, damage: Callable[[Path], None]
+) -> None:
+    damage(log_entry(compacted, 4))
+    store, report = opened(compacted)
+    assert [one.split(".")[0] for one in report.removed_entries] == [f"{4:020d}"]
+    assert len(store.read_view().files) == 3
+    assert positions(store) == through(18)
+    compact_all(store)
+    assert positions(store) == through(18)
+    store.close(flush=False)
+
+
+@pytest.mark.parametrize("damage", [empty, halve, zero, remove])
+def test_a_compaction_whose_new_file_is_torn_is_taken_back(compacted: Path, damage: Callable[[Path], None]) -> None:
+    damage(newest_file(compacted))
+    store, report = opened(compacted)
+    assert len(report.removed_entries) == 1
+    assert positions(store) == through(18)
+    store.close(flush=False)
+
+
+@pytest.mark.parametrize("damage", [halve, cut_last_line])
+def test_flushes_that_follow_a_torn_compaction_are_taken_back_with_it_and_flushed_again(
+    compacted: Path, monkeypatch: pytest.MonkeyPatch, damage: Callable[[Path], None]
+) -> None:
+    """Without the flush's sync, which covers the compaction's entry as well."""
+    with store_in(compacted) as store:
+        put(store, 5)
+        execute(store.paths.journal, "UPDATE journal SET durable_version = 3")
+        with monkeypatch.context() as patched:
+            patched.setattr(Lake, "sync", lambda *_, **__: None)
+            patched.setattr(Journal, "trim", lambda *_, **__: None)
+            flush(store)
+    remove_checkpoints(compacted)
+    damage(log_entry(compacted, 4))
+    store, report = opened(compacted)
+    assert [one.split(".")[0] for one in report.removed_entries] == [f"{5:020d}", f"{4:020d}"]
+    assert positions(store) == through(23)
+    flush(store)
+    assert sorted(position for _, position in in_files(store.read_view())) == through(23)
+    store.close(flush=False)
+
+
+def test_a_flush_makes_a_compaction_before_it_durable(compacted: Path) -> None:
+    with store_in(compacted) as store:
+        put(store, 5)
+        execute(store.paths.journal, "UPDATE journal SET durable_version = 3")
+        flush(store)
+        assert store.journal.state().durable_version == 5
+    halve(log_entry(compacted, 4))
+    remove_checkpoints(compacted)
+    with pytest.raises(CorruptData, match=log_entry(compacted, 4).name):
+        opened(compacted)
