@@ -41,7 +41,7 @@ from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
 from service.settings import Settings
 from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE
 from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
-from service.store_settings import store_options, store_paths, submission_limits
+from service.store_settings import arrow_parser, store_options, store_paths, submission_limits
 from service.submissions import SubmitEndpoint
 from storage.access_keys import KeyFile, Scope
 from storage.errors import StoreError
@@ -135,6 +135,7 @@ class _Service:
         self.submit = SubmitEndpoint(
             self.store,
             SubmissionParser(self.store.schema, submission_limits(settings)),
+            arrow_parser(settings, self.store.schema),
             metrics_,
             pending_bytes_max=settings.submit_pending_bytes_max,
             now_us=system_now_us,
@@ -154,6 +155,7 @@ class _Service:
             return False
         self.submit.use(
             SubmissionParser(self.store.schema, submission_limits(settings)),
+            arrow_parser(settings, self.store.schema),
             pending_bytes_max=settings.submit_pending_bytes_max,
         )
         self.retrievals.limits = retrieval_limits(settings)

@@ -182,6 +182,9 @@ def _submit_operation() -> Operation:
                     schema=submission, examples={"one click": Example(value=_EXAMPLE)}
                 ),
                 "application/x-ndjson": OpenAPIMediaType(schema=_string(description="one submission a line")),
+                "application/vnd.apache.arrow.stream": OpenAPIMediaType(
+                    schema=_string(format="binary", description="rows with the table's columns, as docs/http.md says")
+                ),
             },
         ),
         responses={

@@ -102,6 +102,10 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=_GIB, description="Largest body of a submission, after decompression.")
     ] = 10_000_000
     submit_actions_max: Annotated[int, Meta(ge=1, description="Most actions of one submission.")] = 10_000
+    submit_arrow_bytes_max: Annotated[
+        int, Meta(ge=1, le=_GIB, description="Largest Arrow stream of a submission, after decompression.")
+    ] = 64 * _MIB
+    submit_arrow_rows_max: Annotated[int, Meta(ge=1, description="Most rows of one Arrow stream.")] = 1_000_000
     submit_pending_bytes_max: Annotated[
         int, Meta(ge=1, description="Bytes of submissions that may wait for the disk in one process; beyond it 503.")
     ] = 64 * _MIB
@@ -203,6 +207,8 @@ LIVE: Final = frozenset(
         "journal_bytes_max",
         "submit_body_bytes_max",
         "submit_actions_max",
+        "submit_arrow_bytes_max",
+        "submit_arrow_rows_max",
         "submit_pending_bytes_max",
         "action_properties_bytes_max",
         "id_bytes_max",

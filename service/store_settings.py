@@ -5,8 +5,10 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from storage.arrow_batches import ArrowParser
 from storage.flush import FlushLimits, FlushResult
 from storage.paths import StorePaths
+from storage.schema import ActionSchema
 from storage.shortcuts import ShortcutLimits
 from storage.store import StoreOptions
 from storage.submission import SubmissionLimits
@@ -32,6 +34,16 @@ def submission_limits(settings: Settings) -> SubmissionLimits:
         id_bytes_max=settings.id_bytes_max,
         depth_max=settings.json_depth_max,
         time_ahead_us_max=settings.time_ahead_ms_max * 1000,
+    )
+
+
+def arrow_parser(settings: Settings, schema: ActionSchema) -> ArrowParser:
+    """What judges Arrow streams by the settings."""
+    return ArrowParser(
+        schema,
+        submission_limits(settings),
+        body_bytes_max=settings.submit_arrow_bytes_max,
+        rows_max=settings.submit_arrow_rows_max,
     )
 
 

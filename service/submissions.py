@@ -20,6 +20,7 @@ from service.clients import Client, client_of
 from service.decompression import decompress
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter, problem_of
+from storage.arrow_batches import ArrowParser
 from storage.errors import StoreError
 from storage.group_commit import GroupCommitter
 from storage.journal_records import Append, IdempotencyKey
@@ -28,6 +29,8 @@ from storage.submission import ParsedBody, SubmissionParser
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
+ARROW: Final = "application/vnd.apache.arrow.stream"
+MEDIA_TYPES: Final = (JSON, NDJSON, ARROW)
 IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 255
 
 _PARSE_IN_THREAD_BYTES: Final = 256 * 1024
@@ -59,6 +62,7 @@ class SubmitEndpoint:
         self,
         store: Store,
         parser: SubmissionParser,
+        arrow_parser: ArrowParser,
         metrics: Metrics,
         *,
         pending_bytes_max: int,
@@ -66,6 +70,7 @@ class SubmitEndpoint:
     ) -> None:
         self._store = store
         self._parser = parser
+        self._arrow_parser = arrow_parser
         self._metrics = metrics
         self._kept = metrics.submissions.labels("200")
         self._now_us = now_us
@@ -78,9 +83,10 @@ class SubmitEndpoint:
             on_commit=self._observe_commit,
         )
 
-    def use(self, parser: SubmissionParser, *, pending_bytes_max: int) -> None:
-        """Judge the requests that come from now on by *parser*; those under way end with the one they began with."""
+    def use(self, parser: SubmissionParser, arrow_parser: ArrowParser, *, pending_bytes_max: int) -> None:
+        """Judge the requests that come from now on by these; those under way end with what they began with."""
         self._parser = parser
+        self._arrow_parser = arrow_parser
         self._committer.pending_bytes_max = pending_bytes_max
 
     def close(self) -> None:
@@ -114,13 +120,14 @@ class SubmitEndpoint:
             raise Problem(405, "submissions are sent by POST", headers={"allow": "POST"})
         headers = dict(scope["headers"])
         media_type = headers.get(b"content-type", b"").split(b";")[0].strip().lower().decode("latin-1")
-        if media_type not in (JSON, NDJSON):
-            raise Problem(415, f"Content-Type must be {JSON} or {NDJSON}", headers={"accept": f"{JSON}, {NDJSON}"})
+        if media_type not in MEDIA_TYPES:
+            known = ", ".join(MEDIA_TYPES)
+            raise Problem(415, f"Content-Type must be one of {known}", headers={"accept": known})
         key_text = _idempotency_key(headers)
         client = client_of(scope)
         self._store.check_writable()
-        parser = self._parser
-        body = await _read_body(receive, headers, bytes_max=parser.limits.body_bytes_max)
+        parser = self._arrow_parser if media_type == ARROW else self._parser
+        body = await _read_body(receive, headers, bytes_max=parser.body_bytes_max)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower().decode("latin-1")
         if len(body) > _PARSE_IN_THREAD_BYTES or encoding not in ("identity", ""):
             parsed, key = await asyncio.to_thread(self._parse, parser, body, encoding, media_type, key_text, client)
@@ -138,7 +145,7 @@ class SubmitEndpoint:
 
     def _parse(
         self,
-        parser: SubmissionParser,
+        parser: SubmissionParser | ArrowParser,
         body: bytes,
         encoding: str,
         media_type: str,
@@ -146,12 +153,16 @@ class SubmitEndpoint:
         client: Client,
     ) -> tuple[ParsedBody, IdempotencyKey | None]:
         if encoding not in ("identity", ""):
-            body = decompress(body, encoding, bytes_max=parser.limits.body_bytes_max)
-        parse = parser.parse_json if media_type == JSON else parser.parse_ndjson
-        parsed = parse(body, now_us=self._now_us())
-        if client.user_prefix is not None:
-            client.require_users(one.user_id for one in parsed.submissions)
-            client.require_users(one.user_id for one in parsed.rejections)
+            body = decompress(body, encoding, bytes_max=parser.body_bytes_max)
+        if isinstance(parser, ArrowParser):
+            check_users = None if client.user_prefix is None else client.require_users
+            parsed = parser.parse(body, now_us=self._now_us(), check_users=check_users)
+        else:
+            parse = parser.parse_json if media_type == JSON else parser.parse_ndjson
+            parsed = parse(body, now_us=self._now_us())
+            if client.user_prefix is not None:
+                client.require_users(one.user_id for one in parsed.submissions)
+                client.require_users(one.user_id for one in parsed.rejections)
         if key_text is None:
             return parsed, None
         return parsed, IdempotencyKey.of(key_text, body, scope=client.key_id or "")

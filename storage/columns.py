@@ -7,6 +7,7 @@ lengths, promoted values typed. Turning any number of submissions into Arrow is 
 
 from __future__ import annotations
 
+import itertools
 import sys
 import zlib
 from array import array
@@ -17,6 +18,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from storage.batch_columns import BATCH_USER, batch_to_table, decode_batch
 from storage.errors import CorruptData
 from storage.schema import TIMESTAMP, ActionSchema, TableColumns
 
@@ -91,7 +93,10 @@ def encode_columns(
 
 
 class JournalRow(msgspec.Struct, gc=False):
-    """One submission as it lies in the journal: positions `first_position` to `last_position`, both included."""
+    """One submission as it lies in the journal: positions `first_position` to `last_position`, both included.
+
+    Where `user_id` is `BATCH_USER`, it is a batch of many users instead, and the payload has them.
+    """
 
     first_position: int
     last_position: int
@@ -105,6 +110,11 @@ class JournalRow(msgspec.Struct, gc=False):
         """How many actions the row holds."""
         return self.last_position - self.first_position + 1
 
+    @property
+    def is_batch(self) -> bool:
+        """Whether the payload is that of `storage.batch_columns`."""
+        return self.user_id == BATCH_USER
+
 
 def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema | TableColumns) -> pa.Table:
     """Turn journal rows into one Arrow table with all columns of `schema.table_schema`, in order of position.
@@ -117,13 +127,39 @@ def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema
     """
     given = list(rows)
     try:
-        return _to_table(given, journal, schema)
+        tables: list[pa.Table] = []
+        for is_batch, run in itertools.groupby(given, lambda row: row.is_batch):
+            if is_batch:
+                tables += [_batch_to_table(row, journal, schema) for row in run]
+            else:
+                tables.append(_to_table(list(run), journal, schema))
+        return pa.concat_tables(tables) if tables else schema.table_schema.empty_table()
     except MemoryError:
         # It says nothing about the rows, though Arrow's own is an ArrowException as well.
         raise
     except (pa.ArrowException, ValueError, OverflowError) as error:
         where = f"journal {journal}, positions {given[0].first_position} to {given[-1].last_position}"
         raise CorruptData(f"{where}: {error}") from error
+
+
+def _batch_to_table(row: JournalRow, journal: str, schema: ActionSchema | TableColumns) -> pa.Table:
+    try:
+        batch = decode_batch(row.payload, rows=row.actions)
+        _require_times(batch.column("time"))
+    except (pa.ArrowException, ValueError, KeyError, OSError, StopIteration) as error:
+        if isinstance(error, MemoryError):
+            raise
+        where = f"journal {journal}, positions {row.first_position} to {row.last_position}"
+        raise CorruptData(f"{where}: {error}") from error
+    return batch_to_table(
+        batch, first_position=row.first_position, received_at_us=row.received_at_us, journal=journal, schema=schema
+    )
+
+
+def _require_times(time: pa.Array) -> None:
+    """Raise ValueError for a time that would not fit a partition's name."""
+    if time.null_count or pc.min(time).as_py() < 0 or pc.max(time).as_py() > _TIME_US_MAX:
+        raise ValueError("a time is outside the years 1970 to 9999")
 
 
 def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | TableColumns) -> pa.Table:
@@ -163,11 +199,8 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | T
         lengths.append(columns.properties_lengths)
         properties.append(columns.properties)
         promoted.add(columns, base)
-    if n == 0:
-        return schema.table_schema.empty_table()
     time = _fixed(pa.int64(), b"".join(times), n)
-    if pc.min(time).as_py() < 0 or pc.max(time).as_py() > _TIME_US_MAX:
-        raise ValueError("a time is outside the years 1970 to 9999")
+    _require_times(time)
     ends = pa.array(run_ends, pa.int64())
     type_index = _fixed(pa.uint16(), b"".join(codes), n).cast(pa.int32())
     arrays: dict[str, pa.Array] = {

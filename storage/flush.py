@@ -213,7 +213,7 @@ class Flusher:
                 parts = [self._to_table(part, journal, rejected) for part in (rows[:half], rows[half:])]
                 return pa.concat_tables(parts)
             row = rows[0]
-            rejection = Rejection(None, None, UNFLUSHABLE, str(error), row.payload, row.user_id, row.session_id)
+            rejection = Rejection(None, None, UNFLUSHABLE, str(error), row.payload, row.user_id or None, row.session_id)
             rejected.append((rejection, row.first_position))
             _log.error("positions %d to %d cannot be flushed: %s", row.first_position, row.last_position, error)
             return self._columns.table_schema.empty_table()

@@ -11,6 +11,9 @@ from storage.dead_letters import LETTER_BYTES
 from storage.errors import CorruptData, InvalidInput
 from storage.submission import Rejection, Submission
 
+# A row of `submissions` is one submission, or, since format 2, a batch of many users, with an empty user_id
+# (`storage.batch_columns`).
+#
 # The tables of format 1. A new journal is made in that format and brought up to date like an old one, so that there is
 # one way to each format.
 _TABLES_1: Final = """

@@ -6,10 +6,14 @@ integer beyond 64 bits is no bigint. Everything else is null in the column, and 
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterable, Sequence
+from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.schema import ActionSchema, PromotedProperty
 
@@ -17,6 +21,17 @@ _PYTHON_TYPES: Final[dict[str, type]] = {"double": float, "bigint": int, "varcha
 _BIGINT_MIN, _BIGINT_MAX = -(2**63), 2**63 - 1
 
 _decode_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
+
+
+class NotAllJson(ValueError):
+    """At least one of many texts is not a JSON object."""
+
+
+class _Ignored(msgspec.Struct, gc=False):
+    """An object of which nothing is wanted."""
+
+
+_decode_marked_objects: Final = msgspec.json.Decoder(list[_Ignored | int]).decode
 
 
 class _TypePromotion:
@@ -32,6 +47,8 @@ class _TypePromotion:
             gc=False,
         )
         self._decode_all = msgspec.json.Decoder(list[struct]).decode  # type: ignore[valid-type]  # made just above
+        self._decode_marked = msgspec.json.Decoder(list[struct | int]).decode  # type: ignore[valid-type]
+        self._values = [attrgetter(name) for name in names]
         self._decode_value = [msgspec.json.Decoder(_PYTHON_TYPES[one.type] | None).decode for one in promoted]
 
     def columns(self, raws: Sequence[msgspec.Raw]) -> dict[str, Sequence[Any]]:
@@ -47,6 +64,28 @@ class _TypePromotion:
             columns[one.column] = [_bigint(value) for value in values] if one.type == "bigint" else values
         return columns
 
+    def arrays(self, texts: pa.StringArray) -> dict[str, pa.Array]:
+        """Return, for each promoted column of the type, its values, in the order of *texts*, each beginning with `{`.
+
+        Raises:
+            NotAllJson: a text is no JSON object.
+        """
+        marker = secrets.randbits(62)
+        joined = _joined(texts, marker)
+        try:
+            objects = _between(self._decode_marked(joined), marker, len(texts))
+            columns: Iterable[Sequence[Any]] = [list(map(value, objects)) for value in self._values]
+        except msgspec.ValidationError:
+            _require_objects(joined, marker, len(texts))
+            columns = zip(*(self._values_one_by_one(msgspec.Raw(text)) for text in texts.to_pylist()), strict=True)
+        except (msgspec.DecodeError, RecursionError) as error:
+            raise NotAllJson(str(error)) from error
+        arrays: dict[str, pa.Array] = {}
+        for one, values in zip(self._promoted, columns, strict=True):
+            exact = [_bigint(value) for value in values] if one.type == "bigint" else values
+            arrays[one.column] = pa.array(exact, one.arrow_type)
+        return arrays
+
     def _values_one_by_one(self, raw: msgspec.Raw) -> list[Any]:
         fields = _decode_fields(raw)
         values: list[Any] = []
@@ -58,6 +97,32 @@ class _TypePromotion:
                 # Not of the declared type: by definition null in the column; the text keeps what was sent.
                 values.append(None)
         return values
+
+
+def _joined(texts: pa.StringArray, marker: int) -> bytes:
+    """Make one JSON array of texts, with *marker* between every two of them.
+
+    The marker is what keeps texts apart. Without it two of them could be JSON only together, `{"a":[1` and `2]}`, and
+    a third make up for the count. Nobody who sends texts can know it.
+    """
+    offsets = pa.array([0, len(texts)], pa.int32())
+    within = pc.binary_join(pa.ListArray.from_arrays(offsets, texts), f",{marker},")[0].as_buffer()
+    return b"".join((b"[", within, b"]"))
+
+
+def _between(decoded: list[Any], marker: int, count: int) -> list[Any]:
+    """Return the objects, of which there must be one before, after and between the markers."""
+    markers = decoded[1::2]
+    if len(decoded) != 2 * count - 1 or markers.count(marker) != count - 1:
+        raise NotAllJson("a text holds more or less than one object")
+    return decoded[::2]
+
+
+def _require_objects(joined: bytes, marker: int, count: int) -> None:
+    try:
+        _between(_decode_marked_objects(joined), marker, count)
+    except (msgspec.DecodeError, RecursionError) as error:
+        raise NotAllJson(str(error)) from error
 
 
 def _bigint(value: int | None) -> int | None:
@@ -88,3 +153,34 @@ class Promotion:
             else:
                 columns[code] = promotion.columns([r for r, of in zip(raws, type_codes, strict=True) if of == code])
         return columns
+
+    def arrays(self, type_codes: pa.Array, texts: pa.StringArray) -> dict[str, pa.Array]:
+        """Return the promoted columns that at least one of the rows has a value in, null in all others.
+
+        Args:
+            type_codes: the place of each row's type in `schema.action_types`.
+            texts: the properties texts, each beginning with `{`.
+
+        Raises:
+            NotAllJson: a text is no JSON object.
+        """
+        n = len(texts)
+        present: list[int] = pc.unique(type_codes).to_pylist()
+        arrays: dict[str, pa.Array] = {}
+        for code in present:
+            of_type = None if len(present) == 1 else pc.equal(type_codes, code)
+            own = texts if of_type is None else texts.filter(of_type)
+            promotion = self._by_code[code]
+            if promotion is None:
+                marker = secrets.randbits(62)
+                _require_objects(_joined(own, marker), marker, len(own))
+                continue
+            for name, values in promotion.arrays(own).items():
+                if values.null_count == len(values):
+                    continue
+                if of_type is None:
+                    arrays[name] = values
+                else:
+                    before = arrays[name] if name in arrays else pa.nulls(n, values.type)
+                    arrays[name] = pc.replace_with_mask(before, of_type, values)
+        return arrays

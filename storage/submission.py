@@ -39,7 +39,7 @@ REJECTION_CODES: Final = (
 _NO_PROPERTIES: Final = msgspec.Raw(b"{}")
 # A body has four levels of its own: the envelope, the list of actions, an action, its properties.
 _LEVELS_BEFORE_NESTING: Final = 4
-_LEVELS_OF_PROPERTIES: Final = _LEVELS_BEFORE_NESTING - 1
+LEVELS_OF_PROPERTIES: Final = _LEVELS_BEFORE_NESTING - 1
 
 
 class InvalidSubmission(InvalidInput):
@@ -184,6 +184,11 @@ class SubmissionParser:
         self._type_names = tuple(schema.action_types)
         self._type_codes = _TypeCodes(self._type_names)
         self._promotion = Promotion(schema)
+
+    @property
+    def body_bytes_max(self) -> int:
+        """The largest body, after decompression."""
+        return self.limits.body_bytes_max
 
     def parse_json(self, body: bytes, *, now_us: int) -> ParsedBody:
         """Parse one submission.
@@ -404,7 +409,7 @@ class SubmissionParser:
             raise SubmissionTooLarge(message, parameter="actions")
 
     def _check_depth(
-        self, body: bytes, raws: Sequence[msgspec.Raw], *, levels_before: int = _LEVELS_OF_PROPERTIES
+        self, body: bytes, raws: Sequence[msgspec.Raw], *, levels_before: int = LEVELS_OF_PROPERTIES
     ) -> None:
         """Refuse a body nested deeper than allowed; *raws* are parts of it that begin below *levels_before* levels.
 
@@ -414,7 +419,7 @@ class SubmissionParser:
         spare = self.limits.depth_max - _LEVELS_BEFORE_NESTING
         brackets = body.count(b"{") + body.count(b"[")
         expected = 2
-        if levels_before == _LEVELS_OF_PROPERTIES:
+        if levels_before == LEVELS_OF_PROPERTIES:
             expected += 2 * len(raws) - raws.count(_NO_PROPERTIES)
         if brackets <= expected + spare:
             return

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from service.submissions import MEDIA_TYPES
 from tests.service.running_service import ACTIONLAKE, RunningService, action, running_service, submission
 from tests.service.test_submissions_over_http import problem
 
@@ -112,5 +113,5 @@ def test_the_openapi_page_needs_nothing_from_outside(service: RunningService) ->
     document = service.client.get("/schema/openapi.json").json()
     assert {"/api/submitlogs", "/api/retrievelogs", "/api/sql", "/api/flush", "/metrics"} <= document["paths"].keys()
     submit = document["paths"]["/api/submitlogs"]["post"]
-    assert {"application/json", "application/x-ndjson"} == submit["requestBody"]["content"].keys()
+    assert submit["requestBody"]["content"].keys() == set(MEDIA_TYPES)
     assert {"200", "400", "413", "415", "422", "503", "507"} <= submit["responses"].keys()
