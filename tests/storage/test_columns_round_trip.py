@@ -48,7 +48,7 @@ def actions(draw: st.DrawFn) -> dict[str, Any]:
 
 submissions = st.fixed_dictionaries(
     {
-        "user_id": _TEXT,
+        "user_id": _TEXT.filter(bool),
         "session_id": st.none() | _TEXT,
         "received_at_us": st.integers(0, 2**52),
         "names": st.permutations(["click", "view", "plain", "never used"]),
