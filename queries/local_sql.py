@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from queries.actions_view import HOT_ROWS, actions_sql
 from queries.views import view_statements
+from queries.without_erased import ERASED_ROWS
 from storage.errors import StoreError
 from storage.store import ReadView, Store
 
@@ -66,6 +67,7 @@ class LocalSql:
         self.connection.execute("SET TimeZone = 'UTC'")
         self.connection.execute("PRAGMA enable_profiling = 'no_output'")
         self._version = -1
+        self._erasing = False
         self._files = 0
 
     def refresh(self) -> None:
@@ -76,12 +78,15 @@ class LocalSql:
         """
         view: ReadView = self._store.read_view()
         self.connection.register(HOT_ROWS, view.hot)
-        if view.snapshot.version != self._version:
-            columns = view.schema.table_schema
-            self.connection.execute(f"CREATE OR REPLACE VIEW actions AS {actions_sql(view.files, columns)}")
+        erasing = bool(view.erased)
+        if erasing:
+            self.connection.register(ERASED_ROWS, view.erased.as_table())
+        if view.snapshot.version != self._version or erasing != self._erasing:
+            select = actions_sql(view.files, view.schema.table_schema, erasing=erasing)
+            self.connection.execute(f"CREATE OR REPLACE VIEW actions AS {select}")
             for name, select in view_statements(view.schema).items():
                 self.connection.execute(f'CREATE OR REPLACE VIEW "{name}" AS {select}')
-            self._version = view.snapshot.version
+            self._version, self._erasing = view.snapshot.version, erasing
             self._files = len(view.files)
 
     def run(self, statement: str) -> LocalResult:

@@ -16,7 +16,9 @@ from queries.action_rows import action_json_sql
 from queries.engine import QueryConnection
 from queries.paging import decode_cursor, encode_cursor, fingerprint
 from queries.pruning import Pruned, RetrievalFilter, prune
+from queries.without_erased import ERASED_ROWS, without_erased
 from storage.data_files import DataFile
+from storage.erased_rows import ErasedRows
 from storage.file_names import all_have_columns
 from storage.store import ReadView
 
@@ -66,6 +68,7 @@ class RetrievalQuery:
     def __init__(self, asked: RetrievalFilter) -> None:
         self.parameters: dict[str, object] = {}
         self._conditions: list[str] = []
+        self._user_id = asked.user_id
         if asked.user_id is not None:
             self.where("user_id = $user_id", user_id=asked.user_id)
         if asked.user_prefix is not None:
@@ -89,19 +92,25 @@ class RetrievalQuery:
         connection: QueryConnection,
         files: Sequence[DataFile],
         hot: pa.Table,
+        erased: ErasedRows,
         *,
         columns: Sequence[str] | None = None,
     ) -> str:
-        """Return SQL for the rows that meet all conditions; registers *hot*.
+        """Return SQL for the rows that meet all conditions; registers *hot*, and *erased* if there are any.
 
         Args:
             connection: to run it on.
             files: that can hold such rows.
             hot: the rows that are in no file.
+            erased: which rows of the files are to be left out; whoever asks for one user pays for that user's only.
             columns: all columns of the table, where they are wanted; the ones of a JSON answer, which every file has,
                 otherwise.
         """
         condition = " AND ".join(self._conditions) or "true"
+        if self._user_id is not None:
+            erased = erased.of_user(self._user_id)
+        if erased:
+            connection.register(ERASED_ROWS, erased.as_table())
         if files:
             self.parameters["files"] = [one.path for one in files]
         if hot.num_rows or not files or columns is not None:
@@ -109,14 +118,17 @@ class RetrievalQuery:
         if columns is not None:
             # Files from before a column was added lack it, perhaps all of them: the hot rows, if only as an empty
             # table, say what columns there are.
-            names = ", ".join(f'"{name}"' for name in columns)
+            quoted = [f'"{name}"' for name in columns]
+            names = ", ".join(quoted)
             by_name = "" if all_have_columns((one.path for one in files), hot.schema) else ", union_by_name = true"
             stored = f"SELECT * FROM read_parquet($files, {_HIVE}{by_name}) UNION ALL BY NAME "  # noqa: S608
             everything = f"{stored if files else ''}SELECT * FROM hot_rows"  # noqa: S608
-            return f"SELECT {names} FROM ({everything}) WHERE {condition}"  # noqa: S608
+            chosen = f"SELECT {names} FROM ({everything}) WHERE {condition}"  # noqa: S608
+            return without_erased(chosen, quoted) if erased else chosen
         parts = []
         if files:
-            parts.append(f"SELECT {_ROW_COLUMNS} FROM read_parquet($files, {_HIVE}) WHERE {condition}")  # noqa: S608
+            stored = f"SELECT {_ROW_COLUMNS} FROM read_parquet($files, {_HIVE}) WHERE {condition}"  # noqa: S608
+            parts.append(without_erased(stored, _ROW_COLUMNS.split(", ")) if erased else stored)
         if hot.num_rows or not files:
             parts.append(f"SELECT {_ROW_COLUMNS} FROM hot_rows WHERE {condition}")  # noqa: S608
         return " UNION ALL ".join(parts)
@@ -142,7 +154,7 @@ def retrieve_page(connection: QueryConnection, view: ReadView, request: Retrieva
         pruned_by = _go_on(query, asked, request, question)
     pruned = prune(view.files, pruned_by, view.shortcuts.files_with)
     direction = "ASC" if request.order == "asc" else "DESC"
-    source = query.source(connection, pruned.files, view.hot)
+    source = query.source(connection, pruned.files, view.hot, view.erased)
     order = f"time {direction}, journal {direction}, position {direction}"
     sql = (
         f"SELECT {action_json_sql()} AS row, epoch_us(time) AS time_us, journal, position"  # noqa: S608

@@ -150,7 +150,7 @@ def _batches(
         asked = replace(request.filter, from_us=one.from_us, to_us=one.to_us)
         query = RetrievalQuery(asked)
         source = query.source(
-            connection, one.files, view.hot, columns=view.schema.table_schema.names if typed else None
+            connection, one.files, view.hot, view.erased, columns=view.schema.table_schema.names if typed else None
         )
         limit = "" if left is None else f" LIMIT {left}"
         sql = f"SELECT {selected} FROM (SELECT * FROM ({source}) ORDER BY {order}{limit}) ORDER BY {order}"  # noqa: S608

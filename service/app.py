@@ -29,6 +29,7 @@ from service.athena import AthenaService, SandboxEngine, athena
 from service.clients import check_scope, client_of, declared_needs
 from service.configuration import configuration
 from service.cors import Cors
+from service.erasures import erase_user, erase_user_by_body, get_erasure, list_erasures
 from service.gate import Gate
 from service.keyring import Keyring
 from service.live_settings import LiveSettings
@@ -205,7 +206,21 @@ def create_app(live: LiveSettings) -> Gate:
             await service.close()
 
     app = Litestar(
-        [retrieve_logs, run_sql, athena, flush, configuration, alive, ready, metrics, assets_router],
+        [
+            retrieve_logs,
+            run_sql,
+            athena,
+            flush,
+            configuration,
+            alive,
+            ready,
+            metrics,
+            assets_router,
+            erase_user,
+            erase_user_by_body,
+            get_erasure,
+            list_erasures,
+        ],
         lifespan=[lifespan],
         openapi_config=openapi_config(version("actionlake")),
         exception_handlers={Exception: _answer_error},

@@ -123,6 +123,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     idempotency_bytes_max: Annotated[
         int, Meta(ge=1, description="Bytes of kept answers; beyond it the oldest keys are forgotten early.")
     ] = 256 * _MIB
+    erasure_grace_ms: Annotated[
+        int,
+        Meta(
+            ge=0,
+            le=_DAY_MS,
+            description="Before an erased user's old files are removed, queries that may still read them get this long;"
+            " at least the longest timeout of a query.",
+        ),
+    ] = 60_000
+    erasure_deadline_ms: Annotated[
+        int, Meta(ge=1, description="Within this time an erasure is promised to be done; the receipt says so.")
+    ] = 3_600_000
     retrieve_limit_default: Annotated[int, Meta(ge=1, description="Rows of a page when `limit` is not given.")] = 1_000
     retrieve_limit_max: Annotated[int, Meta(ge=1, description="Largest `limit` of a page.")] = 10_000
     retrieve_timeout_ms_max: Annotated[int, Meta(ge=1, description="A retrieval that takes longer is stopped.")] = (
@@ -216,6 +228,7 @@ LIVE: Final = frozenset(
         "time_ahead_ms_max",
         "idempotency_retention_hours",
         "idempotency_bytes_max",
+        "erasure_deadline_ms",
         "retrieve_limit_default",
         "retrieve_limit_max",
         "retrieve_timeout_ms_max",

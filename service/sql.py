@@ -122,7 +122,7 @@ class SqlService:
         if view.schema is not schema:
             views = view_statements(view.schema)
             self._ready_views = view.schema, views
-        return TableView(view.files, view.hot, view.schema.table_schema, views)
+        return TableView(view.files, view.hot, view.schema.table_schema, views, view.erased)
 
     def observe(self, *, scanned_bytes: int, scanned_files: int) -> None:
         """Count what a query scanned."""

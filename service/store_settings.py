@@ -82,7 +82,17 @@ def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreO
         journal_bytes_max=settings.journal_bytes_max,
         idempotency_retention_hours=settings.idempotency_retention_hours,
         idempotency_bytes_max=settings.idempotency_bytes_max,
+        # No query that is allowed to run outlasts it.
+        erasure_grace_ms=max(settings.erasure_grace_ms, settings.retrieve_timeout_ms_max, settings.sql_timeout_ms_max),
+        forget_user=lambda user_id: _forget_user(store_paths(settings), user_id),
         on_flush=on_flush,
         on_flush_error=on_flush_error,
         on_chore_error=on_chore_error,
     )
+
+
+def _forget_user(paths: StorePaths, user_id: str) -> None:
+    """Remove what the service keeps of a user beside the store itself."""
+    from queries.athena.forgetting import forget_in
+
+    forget_in(paths.state, user_id)

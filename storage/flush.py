@@ -27,6 +27,7 @@ from storage.data_files import (
     sort_rows,
     write_partitions,
 )
+from storage.erasure_records import read_erased_rows
 from storage.errors import CommitRefused, CorruptData
 from storage.journal import Journal
 from storage.journal_records import JournalState
@@ -186,7 +187,11 @@ class Flusher:
         rows = self._journal.read_batch(
             watermark, through=through, rows_max=limits.rows_max, bytes_max=limits.bytes_max
         )
-        table = self._above(watermark, self._to_table(rows, journal, rejected))
+        # Read after the batch. An erasure that is recorded later finds the rows in the table, once this is committed.
+        with self._journal.reading() as execute:
+            erased = read_erased_rows(execute)
+        kept = [row for row in rows if not erased.hides(row.user_id, journal, row.last_position)] if erased else rows
+        table = self._above(watermark, self._to_table(kept, journal, rejected))
         rejected[:] = [_beyond(watermark, letter, position) for letter, position in rejected]
         prefix = prefix_within_partitions(table, limits.partitions_max)
         if prefix < table.num_rows:

@@ -31,6 +31,8 @@ from storage.dead_letters import (
     replace_provisional,
 )
 from storage.durable_files import fsync_path, make_durable_folder
+from storage.erased_rows import ErasedRows
+from storage.erasure_records import keep_after_new_id, read_erased_rows
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.idempotency import delete_keys, newest_key_beyond, remember_keys, without_repetitions
 from storage.journal_records import SCHEMA_VERSION, STATE, Append, JournalState, upgrade_statements
@@ -259,10 +261,11 @@ class Journal:
             values: Any = self._reader.execute(STATE).fetchone()
             return JournalState(*values)
 
-    def read_tail(self, after: int) -> tuple[JournalState, list[JournalRow]]:
-        """Read the state and all rows that hold positions above *after*, in one read transaction, ended at once.
+    def read_tail(self, after: int) -> tuple[JournalState, list[JournalRow], ErasedRows]:
+        """Read the state, all rows that hold positions above *after*, and which rows anywhere count as erased.
 
-        Rows that were trimmed are not among them: the caller has to look at `trimmed_position`.
+        All in one read transaction, ended at once. Erased rows are among the rows. Rows that were trimmed are not: the
+        caller has to look at `trimmed_position`.
 
         Raises:
             CorruptData: a row that was not trimmed is missing.
@@ -270,8 +273,9 @@ class Journal:
         with self._read_lock, self._translated(), _read_transaction(self._reader) as execute:
             state = JournalState(*execute(STATE).fetchone())
             rows = [JournalRow(*values) for values in _rows_above(execute, after, state.head)]
+            erased = read_erased_rows(execute)
         self._require_dense(rows, after=max(after, state.trimmed_position), through=state.head)
-        return state, rows
+        return state, rows, erased
 
     @contextlib.contextmanager
     def pinned(self) -> Iterator[tuple[JournalState, Callable[[int], Iterator[JournalRow]]]]:
@@ -475,6 +479,7 @@ class Journal:
         Positions go on where they are, so that the table must hold that as the watermark of *new* already.
         """
         with self._upkeep_transaction() as execute:
+            keep_after_new_id(execute, new)
             execute("DELETE FROM submissions")
             execute(
                 "UPDATE journal SET id = ?, trimmed_position = next_position - 1, bytes = 0,"
@@ -503,6 +508,21 @@ class Journal:
             if truncate:
                 with self._upkeep_turn(), self._translated():
                     self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+
+    def scrub(self) -> bool:
+        """Return all free pages to the file system and empty the write-ahead log, so that nothing deleted is left.
+
+        Returns:
+            Whether the log was emptied: not if a reader or a writer was in the way for too long.
+        """
+        with self._upkeep_turn(), self._translated():
+            for _ in self._upkeep.execute("PRAGMA incremental_vacuum"):
+                pass
+            try:
+                self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+            except apsw.BusyError:
+                return False
+            return True
 
     def shrink(self, *, pages_max: int = 4096) -> None:
         """Return up to *pages_max* free pages of the database file to the file system."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.dead_letters import LETTER_BYTES
+from storage.erasure_records import ERASURES_2
 from storage.errors import CorruptData, InvalidInput
 from storage.submission import Rejection, Submission
 
@@ -82,7 +83,7 @@ INSERT INTO rejects SELECT 1, id, 0, -1, -1, (SELECT {LETTER_BYTES} FROM dead_le
 """  # noqa: S608
 
 # Format → the statements that bring a journal of that format to the next one.
-_UPGRADES: Final[Mapping[int, str]] = {1: _REJECTS_2}
+_UPGRADES: Final[Mapping[int, str]] = {1: _REJECTS_2 + ERASURES_2}
 
 SCHEMA_VERSION: Final = 1 + len(_UPGRADES)
 

@@ -27,6 +27,9 @@ from storage.columns import JournalRow
 from storage.data_files import DataFile
 from storage.dead_letters import read_rejects_state
 from storage.durable_files import make_durable_folder
+from storage.erased_rows import NOTHING_ERASED, ErasedRows
+from storage.eraser import Eraser, request_erasure
+from storage.erasure_records import Erasure, newest_erasures, read_erasure
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.hot import HotRows
@@ -50,6 +53,7 @@ _READ_ATTEMPTS_MAX: Final = 100
 _FLUSH_POLL_S: Final = 0.01
 _USER_FILTERS_INTERVAL_S: Final = 1.0
 _WORKERS_END_TIMEOUT_S: Final = 15.0
+_ERASURE_INTERVAL_S: Final = 1.0
 
 
 def system_now_us() -> int:
@@ -62,6 +66,9 @@ class StoreOptions:
     """How a store behaves; see the settings of the same names.
 
     Attributes:
+        erasure_grace_ms: how long queries may go on that began before a user's files were rewritten.
+        forget_user: removes what is kept of an erased user outside of the store's own files; called again if it fails.
+        forget_files: removes what was made from data files that are gone from the table.
         on_flush: called after each commit to the lake, in the leader's thread.
         on_flush_error: called for each failed attempt.
         on_chore_error: called with the chore's name when upkeep of the table failed; it is tried again.
@@ -74,6 +81,9 @@ class StoreOptions:
     idempotency_retention_hours: int = 72
     idempotency_bytes_max: int = 268_435_456
     now_us: Callable[[], int] = system_now_us
+    erasure_grace_ms: int = 60_000
+    forget_user: Callable[[str], None] = lambda _: None
+    forget_files: Callable[[Sequence[str]], None] = lambda _: None
     on_flush: Callable[[FlushResult], None] = lambda _: None
     on_flush_error: Callable[[BaseException], None] = lambda _: None
     on_chore_error: Callable[[str, BaseException], None] = lambda _name, _error: None
@@ -89,6 +99,8 @@ class ReadView:
         schema: the columns.
         journal: id of the journal the hot rows are from.
         shortcuts: what finds a user's rows sooner; no part of what is stored.
+        erased: rows of the files that must be left out, since an erasure of their users is under way. The hot rows
+            have none.
     """
 
     snapshot: Snapshot
@@ -96,6 +108,7 @@ class ReadView:
     schema: ActionSchema
     journal: str
     shortcuts: Shortcuts
+    erased: ErasedRows = NOTHING_ERASED
 
     @property
     def files(self) -> tuple[DataFile, ...]:
@@ -136,6 +149,7 @@ class Store:
         self.journal_id = self.journal.state().id
         self._hot = HotRows(self.journal_id, schema)
         self._shortcuts = Shortcuts(paths, options.shortcuts)
+        self._filtered: tuple[pa.Table, ErasedRows, pa.Table] | None = None
         self._read_lock = threading.Lock()
         self._lock: FileLock | None = None
         self._leader: Leader | None = None
@@ -221,7 +235,7 @@ class Store:
         with self._read_lock:
             snapshot = self._lake.snapshot(self.journal_id)
             for _ in range(_READ_ATTEMPTS_MAX):
-                state, rows = self.journal.read_tail(self._hot.next_after(snapshot.watermark))
+                state, rows, erased = self.journal.read_tail(self._hot.next_after(snapshot.watermark))
                 if state.id != self.journal_id:
                     # Recovery gave the journal a new id while this process, a reader beside it, had it open.
                     self.journal_id = state.id
@@ -230,12 +244,23 @@ class Store:
                     continue
                 if state.trimmed_position <= snapshot.watermark and snapshot.version >= state.lake_version_min:
                     self._extend_hot(rows, state.head)
-                    return ReadView(snapshot, self._hot.table, self.schema, self.journal_id, self._shortcuts)
+                    shown = self._shown(erased)
+                    return ReadView(snapshot, shown, self.schema, self.journal_id, self._shortcuts, erased)
                 snapshot = self._lake.reload(self.journal_id)
         raise StoreFailed(
             f"no version of the table in {self.paths.table} reaches the journal's trimmed position"
             f" {state.trimmed_position}: restore the table and the journal from one backup"
         )
+
+    def _shown(self, erased: ErasedRows) -> pa.Table:
+        """The hot rows that may be seen: the same object as long as they are the same."""
+        table = self._hot.table
+        if not erased:
+            return table
+        known = self._filtered
+        if known is None or known[0] is not table or known[1] != erased:
+            known = self._filtered = (table, erased, erased.without(table))
+        return known[2]
 
     def _extend_hot(self, rows: Sequence[JournalRow], head: int) -> None:
         try:
@@ -265,6 +290,43 @@ class Store:
             rejects_bytes=sum(one.size_bytes for one in rejects),
         )
 
+    # Erasing users
+
+    def erase(self, user_id: str) -> Erasure:
+        """Hide all actions of a user that are acknowledged by now, at once, and have them erased for good.
+
+        Raises:
+            DiskFull: it is not recorded.
+            StoreFailed: the store is latched.
+        """
+        self._require_writable().check()
+        return request_erasure(
+            self.journal, user_id, now_us=self.options.now_us(), forget_user=self.options.forget_user
+        )
+
+    def erasure(self, erasure_id: str) -> Erasure | None:
+        """How far an erasure is, or None if there is none with this id."""
+        with self.journal.reading() as execute:
+            return read_erasure(execute, erasure_id)
+
+    def erasures(self, *, limit: int) -> list[Erasure]:
+        """The newest erasures, finished or not."""
+        with self.journal.reading() as execute:
+            return newest_erasures(execute, limit=limit)
+
+    def make_eraser(self) -> Eraser:
+        """Make what does the work of recorded erasures; the caretaker has one of its own."""
+        return Eraser(
+            self.journal,
+            Lake(self.paths.table, self.schema),
+            self._require_writable(),
+            rejects=self.paths.rejects,
+            grace_us=self.options.erasure_grace_ms * 1000,
+            now_us=self.options.now_us,
+            forget_user=self.options.forget_user,
+            forget_files=self.options.forget_files,
+        )
+
     # Flushing
 
     def start_leading(self) -> None:
@@ -292,7 +354,10 @@ class Store:
         # Of its own: readers of this process keep their snapshot.
         lake = Lake(self.paths.table, self.schema)
         filters = UserFilterChore(self.paths, self.options.shortcuts, lambda: lake.reload(self.journal_id))
-        return [Chore("user filters", _USER_FILTERS_INTERVAL_S, filters.run)]
+        return [
+            Chore("erasure", _ERASURE_INTERVAL_S, self.make_eraser().run),
+            Chore("user filters", _USER_FILTERS_INTERVAL_S, filters.run),
+        ]
 
     @property
     def leader_looked_at_us(self) -> int | None:

@@ -28,6 +28,7 @@ from queries.athena.errors import (
     ResourceNotFound,
 )
 from queries.athena.executions import Execution, History, State
+from queries.athena.forgetting import HISTORY_FILE, RESULTS_FOLDER, forget
 from queries.athena.liveness import WorkerLock
 from queries.athena.paging import number_of, page_of, token_of
 from queries.athena.plans import Plan, PreparedQueries, QueryContext, plan
@@ -97,10 +98,10 @@ class AthenaApi:
         self._catalog: tuple[ActionSchema, DataCatalog] | None = None
         state_folder.mkdir(parents=True, exist_ok=True)
         self._lock = WorkerLock(state_folder / "athena" / "workers")
-        self._history = History(state_folder / "athena.sqlite")
+        self._history = History(state_folder / HISTORY_FILE)
         self._created_at = self._history.created_at(clock())
         self._prepared = PreparedStatements(self._history)
-        self._results = ResultFiles(state_folder / "athena" / "results", bytes_max=retention.results_bytes_max)
+        self._results = ResultFiles(state_folder / RESULTS_FOLDER, bytes_max=retention.results_bytes_max)
         self._runner = Runner(
             engine=engine,
             history=self._history,
@@ -167,20 +168,9 @@ class AthenaApi:
     def forget(self, text: str) -> int:
         """Remove what history and results may tell of *text*, such as the id of a user who was erased.
 
-        Executions and prepared statements that mention it are removed, and so are all results, of every process, since
-        any of them may hold the user's rows. Queries that run meanwhile fail, and say that they may be run again.
-
-        Returns:
-            how many executions were removed.
-
-        Raises:
-            OSError, sqlite3.Error: something could not be removed.
+        Returns and raises as `forgetting.forget`.
         """
-        self._history.discard_unfinished(text)
-        for execution_id in self._history.with_result():
-            self._results.remove(execution_id)
-            self._history.result_removed(execution_id)
-        return self._history.forget_mentions(text)
+        return forget(self._history, self._results, text)
 
     def close(self) -> None:
         """Stop the queries of this process and let go of the state folder."""

@@ -20,6 +20,8 @@ import pyarrow as pa
 
 from queries.sql.literals import sql_name, sql_text
 from queries.sql.pruning import FileBounds
+from queries.without_erased import ERASED_ROWS, without_erased
+from storage.erased_rows import NOTHING_ERASED, ErasedRows
 
 PRUNED_BY: Final = ("date", "type", "time")
 _PARTITIONS: Final = ("date", "type")
@@ -66,9 +68,10 @@ class Catalog:
         self._views: dict[str, str] = {}
         self._schema: pa.Schema | None = None
         self._listed: Sequence[FileBounds] | None = None
-        self._everything = ""
+        self._names: list[str] = []
         self._uniform = False
         self._with_hot = False
+        self._erased = NOTHING_ERASED
         self._planning = False
         # Unguessable, so that nothing in a query can be mistaken for a column of the stand-in.
         self._prefix = f"c{secrets.token_hex(8)}_"
@@ -116,7 +119,7 @@ class Catalog:
         in_files = ", ".join(name for name in names if name not in map(sql_name, _PARTITIONS))
         self._connection.execute(f"COPY (SELECT {in_files} FROM {_HOT} LIMIT 0) TO {sql_text(self.template_path)}")
         self.use_files(())
-        self._everything = ", ".join(names)
+        self._names = names
         self._uniform = False
         self._create_views("main", self._actions())
         hidden = ", ".join(f"{sql_name(name)} AS {sql_name(self._prefix + name)}" for name in schema.names)
@@ -143,10 +146,23 @@ class Catalog:
             self._uniform = uniform
             self._renew_actions()
 
+    def use_erased(self, erased: ErasedRows) -> None:
+        """Let `actions` be without these rows of files."""
+        if erased:
+            self._connection.register(ERASED_ROWS, _Stream(erased.as_table()))
+        was, self._erased = self._erased, erased
+        if bool(was) != bool(erased):
+            self._renew_actions()
+        if was and not erased:
+            self._connection.unregister(ERASED_ROWS)
+
     def _actions(self) -> str:
+        everything = ", ".join(self._names)
         by_name = "" if self._uniform else ", union_by_name = true"
-        in_files = f"SELECT {self._everything} FROM read_parquet(getvariable('{_FILES_VARIABLE}'), {_HIVE}{by_name})"
-        return f"{in_files} UNION ALL SELECT {self._everything} FROM {_HOT}" if self._with_hot else in_files
+        stored = f"SELECT {everything} FROM read_parquet(getvariable('{_FILES_VARIABLE}'), {_HIVE}{by_name})"
+        if self._erased:
+            stored = without_erased(stored, self._names)
+        return f"{stored} UNION ALL SELECT {everything} FROM {_HOT}" if self._with_hot else stored
 
     def _renew_actions(self) -> None:
         # DuckDB opens the files when it makes the view, and those of an older snapshot may be gone.

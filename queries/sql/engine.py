@@ -26,6 +26,7 @@ from queries.sql.messages import Failed, Finished, Run, Start, Started
 from queries.sql.parameters import decode_parameters
 from queries.sql.plans import analyzed_plan_text
 from queries.sql.pruning import FileBounds, FilePruner, PrunedFiles
+from storage.erased_rows import ErasedRows
 from storage.file_names import all_have_columns
 
 # Small enough that rows of the largest properties stay far below the memory limit together.
@@ -143,6 +144,10 @@ class Engine:
         """Take the rows that are in no file for the queries that follow."""
         self._catalog.use_hot(rows)
         self._hot_rows = rows.num_rows
+
+    def use_erased(self, erased: ErasedRows) -> None:
+        """Leave out these rows of files in the queries that follow."""
+        self._catalog.use_erased(erased)
 
     def interrupt(self) -> None:
         """Stop what DuckDB does for a query at this moment; without effect on what it does next."""

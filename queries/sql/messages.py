@@ -46,6 +46,12 @@ class UseHot(msgspec.Struct, tag=True, frozen=True):
     order: list[int]
 
 
+class UseErased(msgspec.Struct, tag=True, frozen=True):
+    """The rows of files that are not to be seen by this and later queries: user → journal → kept above."""
+
+    kept_after: dict[str, dict[str, int]]
+
+
 class Run(msgspec.Struct, tag=True, frozen=True):
     """One query. The worker may send `batches` batches before it waits for `More`."""
 
@@ -121,5 +127,5 @@ class Failed(msgspec.Struct, tag=True, frozen=True):
     retire: bool = False
 
 
-ToWorker = Start | UseTable | UseHot | Run | More | Cancel
+ToWorker = Start | UseTable | UseHot | UseErased | Run | More | Cancel
 FromWorker = Ready | NotReady | Started | Batch | Finished | Failed

@@ -20,9 +20,10 @@ import pyarrow as pa
 from queries.sql.channel import Channel, ChannelClosed, encode_frame
 from queries.sql.errors import SqlWorkerDied
 from queries.sql.handover import HotSender
-from queries.sql.messages import FromWorker, NotReady, Ready, Start, UseTable
+from queries.sql.messages import FromWorker, NotReady, Ready, Start, UseErased, UseTable
 from queries.sql.request import SqlLimits, TableView
 from queries.sql.walls.report import IsolationReport
+from storage.erased_rows import NOTHING_ERASED
 
 _SOURCE_FOLDER: Final = Path(__file__).resolve().parents[2]
 # The worker loads the very code that its service runs, wherever that is, and takes nothing else from its surroundings.
@@ -107,6 +108,7 @@ class WorkerProcess:
         (self._folder / "root").mkdir(parents=True)
         self._view: TableView | None = None
         self._hot = HotSender()
+        self._erased = NOTHING_ERASED
         self._socket, theirs = socket.socketpair()
         self._standard_error_path = settings.temp_folder / f"{self._folder.name}.err"
         try:
@@ -205,6 +207,9 @@ class WorkerProcess:
             self._hot.forget()
         if known is None or known.hot is not view.hot:
             self.channel.send(*self._hot.encode(view.hot))
+        if view.erased != self._erased:
+            self.channel.send(UseErased({user: dict(kept) for user, kept in view.erased.kept_after.items()}))
+            self._erased = view.erased
         self._view = view
 
     def kill(self) -> None:

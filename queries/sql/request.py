@@ -9,6 +9,7 @@ from typing import Final
 import pyarrow as pa
 
 from storage.data_files import DataFile
+from storage.erased_rows import NOTHING_ERASED, ErasedRows
 
 SQL_CHARACTERS_MAX: Final = 1 << 20
 """The longest text of a query. What is longer is a mistake, and would only be slow to refuse."""
@@ -66,9 +67,11 @@ class TableView:
         hot: the rows that are in no file yet, with all columns of `schema`.
         schema: all columns of the table, `date` and `type` included, and at least those of the views.
         views: the SELECT of each ready view by its name; None for those that the pool was started with.
+        erased: rows of the files that are not to be seen.
     """
 
     files: Sequence[DataFile]
     hot: pa.Table
     schema: pa.Schema
     views: Mapping[str, str] | None = None
+    erased: ErasedRows = NOTHING_ERASED

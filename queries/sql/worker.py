@@ -34,6 +34,7 @@ from queries.sql.messages import (
     Start,
     Started,
     ToWorker,
+    UseErased,
     UseHot,
     UseTable,
 )
@@ -75,7 +76,7 @@ class Worker:
         self._descriptor = descriptor
         self._engine = engine
         self._walls = walls
-        self._work: queue.SimpleQueue[tuple[UseTable | UseHot | _Query, memoryview]] = queue.SimpleQueue()
+        self._work: queue.SimpleQueue[tuple[UseTable | UseHot | UseErased | _Query, memoryview]] = queue.SimpleQueue()
         self._hot = hot
         self._broken: Failed | None = None
 
@@ -102,7 +103,7 @@ class Worker:
             except ChannelClosed:
                 os._exit(0)
             match message:
-                case UseTable() | UseHot():
+                case UseTable() | UseHot() | UseErased():
                     self._work.put((message, payload))
                 case Run():
                     current = _Query(message, threading.Semaphore(message.batches))
@@ -116,11 +117,12 @@ class Worker:
                 case _:
                     os._exit(2)
 
-    def _take(self, message: UseTable | UseHot, payload: memoryview) -> None:
-        """Take a snapshot's files or rows; what goes wrong is the next query's answer."""
+    def _take(self, message: UseTable | UseHot | UseErased, payload: memoryview) -> None:
+        """Take a snapshot's files, rows, or which rows are erased; what goes wrong is the next query's answer."""
         import pyarrow as pa
 
         from queries.sql.pruning import FileBounds
+        from storage.erased_rows import ErasedRows
 
         try:
             if isinstance(message, UseTable):
@@ -129,6 +131,8 @@ class Worker:
                     for path, size_bytes, date, type_, time_min_us, time_max_us in message.files
                 ]
                 self._engine.use_table(pa.ipc.read_schema(pa.py_buffer(payload)), files, message.views)
+            elif isinstance(message, UseErased):
+                self._engine.use_erased(ErasedRows(message.kept_after))
             else:
                 self._engine.use_hot(self._hot.decode(message, payload))
         except Exception:  # noqa: BLE001

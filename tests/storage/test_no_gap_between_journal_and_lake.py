@@ -55,7 +55,7 @@ def after_the_next_snapshot(monkeypatch: pytest.MonkeyPatch, do: Callable[[], No
 def read_without_the_check(store: Store, lake: Lake) -> set[int]:
     """The control: a reader that takes the snapshot first and the tail after, and looks at nothing else."""
     snapshot = lake.snapshot(store.journal_id)
-    _, rows = store.journal.read_tail(snapshot.watermark)
+    _, rows, _ = store.journal.read_tail(snapshot.watermark)
     found = {position for (position,) in read_files((one.path for one in snapshot.files), ["position"])}
     for row in rows:
         found.update(range(row.first_position, row.last_position + 1))
