@@ -20,6 +20,7 @@ from queries.sql import (
     SqlCancelled,
     SqlRequest,
     SqlResult,
+    SqlScanLimit,
     SqlTimeout,
     SqlTooLarge,
     SqlWorkerDied,
@@ -59,7 +60,8 @@ class SandboxEngine:
             target=_cancel_when_set, args=(cancelled, done, cancellation), name="athena-cancel", daemon=True
         ).start()
         try:
-            result = self._sql.run(SqlRequest(sql, parameters), cancellation)
+            request = SqlRequest(sql, parameters, scanned_bytes_max=scanned_bytes_max)
+            result = self._sql.run(request, cancellation)
         except Exception as error:
             done.set()
             raise _translated(error) from error
@@ -107,6 +109,8 @@ def _cancel_when_set(cancelled: threading.Event, done: threading.Event, cancella
 
 def _translated(error: Exception) -> Exception:
     match error:
+        case SqlScanLimit(scanned_bytes=scanned_bytes):
+            return ScanLimitExceeded(scanned_bytes)
         case SqlCancelled():
             return QueryCancelled(str(error))
         case SqlTimeout():

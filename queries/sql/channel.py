@@ -9,6 +9,7 @@ import os
 import select
 import struct
 import threading
+from collections.abc import Callable
 from typing import Any, Final, Generic, TypeVar
 
 import msgspec
@@ -38,12 +39,21 @@ class Channel(Generic[Incoming]):
         descriptor: of the socket; blocking.
         incoming: the messages that may come in.
         payload_bytes_max: of the bytes after a message; more is an error of the other side.
+        allocate: makes memory for these bytes, which need not be cleared.
     """
 
-    def __init__(self, descriptor: int, incoming: Any, *, payload_bytes_max: int) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        incoming: Any,
+        *,
+        payload_bytes_max: int,
+        allocate: Callable[[int], Any] = bytearray,
+    ) -> None:
         self._descriptor = descriptor
         self._decoder: msgspec.msgpack.Decoder[Incoming] = msgspec.msgpack.Decoder(incoming)
         self._payload_bytes_max = payload_bytes_max
+        self._allocate = allocate
         self._send_lock = threading.Lock()
         self.received_bytes = 0
 
@@ -100,11 +110,10 @@ class Channel(Generic[Incoming]):
             message = self._decoder.decode(self._read(message_bytes))
         except msgspec.MsgspecError as error:
             raise ChannelClosed(f"no message that is known here: {error}") from error
-        return message, self._read(payload_bytes)
+        return message, self._read(payload_bytes, self._allocate)
 
-    def _read(self, size: int) -> memoryview:
-        buffer = bytearray(size)
-        view = memoryview(buffer)
+    def _read(self, size: int, allocate: Callable[[int], Any] = bytearray) -> memoryview:
+        view = memoryview(allocate(size))
         filled = 0
         while filled < size:
             try:

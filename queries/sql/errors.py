@@ -6,6 +6,7 @@ StoreError
 ├── Overloaded            every worker is busy; retry later (from `storage.errors`)
 ├── SqlTimeout            it ran longer than it may
 ├── SqlTooLarge           it needs more memory, temporary space or result than it may; the limit is named
+├── SqlScanLimit          it has read more than the caller allows
 ├── SqlCancelled          the caller asked for it to be stopped
 ├── SqlWorkerDied         its worker process ended; nothing but this query was lost; it may be sent again
 └── SnapshotUnreadable    a file of the snapshot could not be read; take a newer snapshot and ask again
@@ -58,6 +59,18 @@ class SqlTooLarge(StoreError):
         super().__init__(f"{what}: {limit} is {value}")
         self.limit = limit
         self.value = value
+
+
+class SqlScanLimit(StoreError):
+    """The query was stopped because it read more than its `scanned_bytes_max`.
+
+    Attributes:
+        scanned_bytes: what it had read when that was noticed.
+    """
+
+    def __init__(self, scanned_bytes: int) -> None:
+        super().__init__(f"the query was stopped after it had read {scanned_bytes} bytes, which is more than it may")
+        self.scanned_bytes = scanned_bytes
 
 
 class SqlCancelled(StoreError):

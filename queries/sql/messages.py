@@ -53,7 +53,10 @@ class UseErased(msgspec.Struct, tag=True, frozen=True):
 
 
 class Run(msgspec.Struct, tag=True, frozen=True):
-    """One query. The worker may send `batches` batches before it waits for `More`."""
+    """One query. The worker may send `batches` batches before it waits for `More`.
+
+    With `scanned_bytes_max` it is stopped soon after it has read more than that.
+    """
 
     sql: str
     parameters: list[ParameterValue] | dict[str, ParameterValue]
@@ -63,6 +66,7 @@ class Run(msgspec.Struct, tag=True, frozen=True):
     explain: bool
     cpu_s_max: int
     batches: int
+    scanned_bytes_max: int | None = None
 
 
 class More(msgspec.Struct, tag=True, frozen=True):
@@ -116,15 +120,17 @@ class Finished(msgspec.Struct, tag=True, frozen=True):
 class Failed(msgspec.Struct, tag=True, frozen=True):
     """The query ended with an error.
 
-    `limit` is named where `kind` is `too_large`; `retire` says that the worker should not be used again.
+    `limit` is named where `kind` is `too_large`, `scanned_bytes` where it is `scan_limit`; `retire` says that the
+    worker should not be used again.
     """
 
-    kind: Literal["sql", "too_large", "interrupted", "unreadable", "engine"]
+    kind: Literal["sql", "too_large", "interrupted", "unreadable", "engine", "scan_limit"]
     message: str
     position: int | None = None
     suggestion: str | None = None
     limit: str | None = None
     retire: bool = False
+    scanned_bytes: int = 0
 
 
 ToWorker = Start | UseTable | UseHot | UseErased | Run | More | Cancel

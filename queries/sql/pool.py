@@ -135,6 +135,7 @@ class SqlPool:
             SqlError: the query is wrong, or asks for something that is not allowed.
             SqlTimeout: it took longer than its limit.
             SqlTooLarge: it needs more memory, temporary space or result than its limits.
+            SqlScanLimit: it read more than it may.
             SqlCancelled: it was cancelled.
             SqlWorkerDied: its worker ended; it may be sent again.
             SnapshotUnreadable: a file of the snapshot is gone; take a newer snapshot.
@@ -153,6 +154,7 @@ class SqlPool:
             explain=request.explain,
             cpu_s_max=int((self._limits.timeout_s + 1) * (self._limits.threads + 1)) + 1,
             batches=_BATCHES_AHEAD,
+            scanned_bytes_max=request.scanned_bytes_max,
         )
         # Before a worker is taken, so that files of somewhere else cost none.
         self._frames.of(view)

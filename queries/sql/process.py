@@ -122,6 +122,7 @@ class WorkerProcess:
             self._socket.fileno(),
             FromWorker,
             payload_bytes_max=settings.limits.result_bytes_max + _FRAME_BESIDE_RESULT_BYTES,
+            allocate=pa.allocate_buffer,
         )
 
     def _spawn(self, theirs: socket.socket) -> subprocess.Popen[bytes]:

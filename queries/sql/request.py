@@ -47,12 +47,14 @@ class SqlRequest:
         parameters: for `?` and `$1` a sequence, for `$name` a mapping.
         max_rows: the answer ends after so many rows and says that it was cut; None for all.
         explain: answer with the plan instead of running the query.
+        scanned_bytes_max: the query is stopped soon after it has read more than that from files; None for no limit.
     """
 
     sql: str
     parameters: Sequence[object] | Mapping[str, object] = ()
     max_rows: int | None = None
     explain: bool = False
+    scanned_bytes_max: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

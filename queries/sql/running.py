@@ -12,6 +12,7 @@ from queries.sql.errors import (
     SnapshotUnreadable,
     SqlCancelled,
     SqlError,
+    SqlScanLimit,
     SqlTimeout,
     SqlTooLarge,
     SqlWorkerDied,
@@ -72,7 +73,8 @@ class RunningQuery:
         """Have the worker run a query and wait until it has the first rows.
 
         Raises:
-            SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: the query is over.
+            SqlError, SqlTimeout, SqlTooLarge, SqlScanLimit, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: the query
+                is over.
         """
         self._alarm.call_after(self._limits.timeout_s, lambda: self.stop(StopReason.TIMEOUT))
         try:
@@ -93,7 +95,8 @@ class RunningQuery:
         """Wait for what the worker says next.
 
         Raises:
-            SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: the query is over.
+            SqlError, SqlTimeout, SqlTooLarge, SqlScanLimit, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: the query
+                is over.
         """
         try:
             message, payload = self._worker.channel.receive()
@@ -131,7 +134,7 @@ class RunningQuery:
         while not self.over:
             try:
                 self.receive()
-            except (SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable):
+            except (SqlError, SqlTimeout, SqlTooLarge, SqlScanLimit, SqlCancelled, SqlWorkerDied, SnapshotUnreadable):
                 # How it ended does not matter to somebody who does not want it any more.
                 return
 
@@ -163,6 +166,8 @@ class RunningQuery:
                 raise SqlTooLarge(limit, int(getattr(self._limits, limit)), failed.message)
             case "unreadable":
                 raise SnapshotUnreadable(failed.message)
+            case "scan_limit":
+                raise SqlScanLimit(failed.scanned_bytes)
             case "interrupted":
                 self._raise_stopped()
                 raise SqlWorkerDied("the query was interrupted, though nobody asked for it")

@@ -15,6 +15,7 @@ import select
 import sys
 import threading
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -48,12 +49,13 @@ if TYPE_CHECKING:
     from queries.sql.handover import HotReceiver
 
 _PAYLOAD_BYTES_MAX: Final = 1 << 34
-_INTERRUPT_AGAIN_S: Final = 0.02
+_LOOK_AGAIN_S: Final = 0.02
 # Beside what DuckDB accounts for: buffers of answers, strings in the making, stacks of threads.
 _ADDRESS_SPACE_BESIDE_BYTES: Final = 1 << 30
 _FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
 # Rows travel in messages of about this size: fewer, and the service has more to do at once.
 _MESSAGE_BYTES: Final = 1 << 20
+_END_OF_STREAM_BYTES: Final = 8
 
 
 @dataclass(slots=True)
@@ -64,18 +66,44 @@ class _Query:
     credits: threading.Semaphore
     stop: threading.Event = field(default_factory=threading.Event)
     over: bool = False
+    read_before: int | None = None
+    scanned_too_much: int | None = None
+
+    @property
+    def must_be_watched(self) -> bool:
+        """Whether the query shall stop, or may have to because of what it reads."""
+        return self.stop.is_set() or self.run.scanned_bytes_max is not None
+
+    def must_end(self, bytes_read: Callable[[], int | None]) -> bool:
+        """Look whether the query shall stop, or has read more than it may."""
+        limit = self.run.scanned_bytes_max
+        if limit is not None and self.scanned_too_much is None and self.read_before is not None:
+            scanned = (bytes_read() or 0) - self.read_before
+            if scanned > limit:
+                self.scanned_too_much = scanned
+                self.stop.set()
+                # The answer may wait for its reader.
+                self.credits.release()
+        return self.stop.is_set()
 
 
 class Worker:
     """Serves one channel with one engine."""
 
     def __init__(
-        self, channel: Channel[ToWorker], descriptor: int, engine: Engine, hot: HotReceiver, walls: Walls
+        self,
+        channel: Channel[ToWorker],
+        descriptor: int,
+        engine: Engine,
+        hot: HotReceiver,
+        walls: Walls,
+        bytes_read: Callable[[], int | None],
     ) -> None:
         self._channel = channel
         self._descriptor = descriptor
         self._engine = engine
         self._walls = walls
+        self._bytes_read = bytes_read
         self._work: queue.SimpleQueue[tuple[UseTable | UseHot | UseErased | _Query, memoryview]] = queue.SimpleQueue()
         self._hot = hot
         self._broken: Failed | None = None
@@ -94,9 +122,10 @@ class Worker:
         """Take messages as they come, and interrupt a query that shall stop until it has."""
         current: _Query | None = None
         while True:
-            stopping = current is not None and current.stop.is_set() and not current.over
-            if not select.select([self._descriptor], [], [], _INTERRUPT_AGAIN_S if stopping else None)[0]:
-                self._engine.interrupt()
+            watched = current is not None and not current.over and current.must_be_watched
+            if not select.select([self._descriptor], [], [], _LOOK_AGAIN_S if watched else None)[0]:
+                if current is not None and not current.over and current.must_end(self._bytes_read):
+                    self._engine.interrupt()
                 continue
             try:
                 message, payload = self._channel.receive()
@@ -144,6 +173,7 @@ class Worker:
         from queries.sql.engine import QueryFailed, Receiver
 
         resource_limits.allow_cpu_seconds(query.run.cpu_s_max)
+        query.read_before = self._bytes_read() if query.run.scanned_bytes_max is not None else None
         sender = _Sender(self._channel, query)
         outcome: Finished | Failed
         if self._broken is not None:
@@ -154,6 +184,8 @@ class Worker:
             except QueryFailed as error:
                 outcome = error.failed
         query.over = True
+        if isinstance(outcome, Failed) and outcome.kind == "interrupted" and query.scanned_too_much is not None:
+            outcome = Failed("scan_limit", "more was read than may be", scanned_bytes=query.scanned_too_much)
         if self._walls.memory_is_short():
             outcome = msgspec.structs.replace(outcome, retire=True)
         try:
@@ -171,6 +203,7 @@ class _Sender:
         self._sent_bytes = 0
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
+        self._buffer: pa.Buffer | None = None
 
     def started(self, started: Started, schema: pa.Schema) -> None:
         self._channel.send(started, memoryview(schema.serialize()))
@@ -190,12 +223,17 @@ class _Sender:
 
         if not self._held:
             return
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, self._held[0].schema) as writer:
+        schema = self._held[0].schema
+        size = sum(map(pa.ipc.get_record_batch_size, self._held)) + schema.serialize().size + _END_OF_STREAM_BYTES
+        if self._buffer is None or self._buffer.size < size:
+            # Kept from message to message: memory that was used before costs half of what new memory does.
+            self._buffer = pa.allocate_buffer(size)
+        sink = pa.FixedSizeBufferWriter(self._buffer)
+        with pa.ipc.new_stream(sink, schema) as writer:
             for one in self._held:
                 writer.write_batch(one)
+        payload = memoryview(self._buffer)[: sink.tell()]
         self._held, self._held_bytes = [], 0
-        payload = memoryview(sink.getvalue())
         self._sent_bytes += len(payload)
         if self._sent_bytes > self._query.run.result_bytes_max:
             raise ResultTooLarge("result_bytes_max")
@@ -245,10 +283,10 @@ def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: m
     from queries.sql.handover import HotReceiver
 
     walls.enclose()
-    engine = Engine(
-        start,
-        pa.ipc.read_schema(pa.py_buffer(payload)),
-        lambda: bytes_read.now(besides=channel.received_bytes),
-    )
+
+    def bytes_now() -> int | None:
+        return bytes_read.now(besides=channel.received_bytes)
+
+    engine = Engine(start, pa.ipc.read_schema(pa.py_buffer(payload)), bytes_now)
     engine.warm_up()
-    return Worker(channel, descriptor, engine, HotReceiver(), walls), Ready(walls.seal())
+    return Worker(channel, descriptor, engine, HotReceiver(), walls, bytes_now), Ready(walls.seal())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import threading
 from pathlib import Path
 from typing import Final
 
@@ -30,19 +31,21 @@ class AddressSpace:
 
 
 class BytesRead:
-    """How many bytes this process has read from files, also when `/proc` is out of reach later."""
+    """How many bytes this process has read from files, also when `/proc` is out of reach later; for any thread."""
 
     def __init__(self) -> None:
         self._descriptor = os.open(_PROC_IO, os.O_RDONLY | os.O_CLOEXEC) if _PROC_IO.exists() else None
         self._own = 0
+        self._lock = threading.Lock()
 
     def now(self, *, besides: int) -> int | None:
         """The bytes read until now, less those named *besides*; None where the system does not count."""
         if self._descriptor is None:
             return None
-        text = os.pread(self._descriptor, 256, 0)
-        read = int(text.split(b"\n", 1)[0].split()[1]) - self._own - besides
-        self._own += len(text)
+        with self._lock:
+            text = os.pread(self._descriptor, 256, 0)
+            read = int(text.split(b"\n", 1)[0].split()[1]) - self._own - besides
+            self._own += len(text)
         return read
 
 
