@@ -306,10 +306,16 @@ def _write(spool: tempfile.SpooledTemporaryFile[bytes], content: ByteStream, pru
                 ("all files", pruning.total),
                 ("partition (date, type)", pruning.by_partition),
                 ("bounds of time", pruning.by_time),
+                ("bounds of user_id in footers", pruning.by_user),
             )
+            if count is not None
         ]
+        explanation: dict[str, object] = {"files": steps, "hotRows": pruning.hot_rows}
+        if pruning.row_groups is not None:
+            left, total, size = pruning.row_groups
+            explanation["rowGroups"] = {"rowGroups": left, "totalRowGroups": total, "bytes": size}
         spool.seek(-1, 2)
-        spool.write(b',"explain":' + msgspec.json.encode({"files": steps, "hotRows": pruning.hot_rows}) + b"}")
+        spool.write(b',"explain":' + msgspec.json.encode(explanation) + b"}")
 
 
 def _read_chunks(spool: tempfile.SpooledTemporaryFile[bytes]) -> Generator[bytes, None, None]:

@@ -23,7 +23,7 @@ from queries.sql.pruning import FileBounds
 from queries.without_erased import ERASED_ROWS, without_erased
 from storage.erased_rows import NOTHING_ERASED, ErasedRows
 
-PRUNED_BY: Final = ("date", "type", "time")
+PRUNED_BY: Final = ("date", "type", "time", "user_id")
 _PARTITIONS: Final = ("date", "type")
 _FILES_VARIABLE: Final = "files"
 _HOT: Final = "hot_rows"

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+import msgspec
 import pyarrow as pa
 
 from queries.sql.catalog import Catalog, names_taken
@@ -26,6 +27,7 @@ from queries.sql.messages import Failed, Finished, Run, Start, Started
 from queries.sql.parameters import decode_parameters
 from queries.sql.plans import analyzed_plan_text
 from queries.sql.pruning import FileBounds, FilePruner, PrunedFiles
+from queries.sql.row_groups import RowGroupSteps, row_group_steps
 from storage.erased_rows import ErasedRows
 from storage.file_names import all_have_columns
 
@@ -194,16 +196,19 @@ class Engine:
             parameters = decode_parameters(request.parameters)
             read_before = self._bytes_read()
             with self._transaction():
-                pruned = self._prune(sql, parameters, place)
+                pruned, plan = self._prune(sql, parameters, place)
+                explained = None
+                if request.explain:
+                    explained = row_group_steps(self._connection, pruned.by_time, self._pruner.row_groups(plan))
                 receiver.check()
                 place.prefix = _PREFIXES[kind]
                 self._connection.execute(place.prefix + sql, parameters)
                 if kind is StatementKind.EXPLAIN_ANALYZE:
                     profile = json.loads(self._connection.fetchall()[0][1])
-                    rows = self._send_plan(analyzed_plan_text(profile), pruned, receiver)
+                    rows = self._send_plan(analyzed_plan_text(profile), self._started(pruned, explained), receiver)
                     truncated = False
                 else:
-                    rows, truncated = self._send_rows(request, pruned, receiver)
+                    rows, truncated = self._send_rows(request, self._started(pruned, explained), receiver)
                     profile = None if truncated else self._profile()
                     if profile is not None and "children" not in profile:
                         # DuckDB keeps none of what only shows plans and columns.
@@ -220,23 +225,23 @@ class Engine:
             elapsed_ms=(time.monotonic() - began_s) * 1000,
         )
 
-    def _prune(self, sql: str, parameters: Any, place: _Place) -> PrunedFiles:
-        """Plan over the stand-in and let `actions` have the files that the plan can need."""
+    def _prune(self, sql: str, parameters: Any, place: _Place) -> tuple[PrunedFiles, str]:
+        """Plan over the stand-in and let `actions` have the files that the plan can need; return them and the plan."""
         place.prefix = _PLAN
         self._catalog.plan_with_stand_in()
         plan = self._connection.execute(_PLAN + sql, parameters).fetchall()[0][1]
         self._catalog.use_real_views()
         pruned = self._pruner.prune(plan, self._files)
         self._catalog.use_files(pruned.by_time)
-        return pruned
+        return pruned, plan
 
-    def _send_rows(self, request: Run, pruned: PrunedFiles, receiver: Receiver) -> tuple[int, bool]:
+    def _send_rows(self, request: Run, started: Started, receiver: Receiver) -> tuple[int, bool]:
         """Stream the answer; returns its rows, and whether there would have been more."""
         columns = [(str(one[0]), str(one[1])) for one in self._connection.description or ()]
         sent = 0
         with self._connection.to_arrow_reader(_BATCH_ROWS) as reader:
             batch = next(reader, None)
-            receiver.started(self._started(columns, pruned), reader.schema)
+            receiver.started(msgspec.structs.replace(started, columns=columns), reader.schema)
             while batch is not None:
                 receiver.check()
                 if request.max_rows is not None and sent + batch.num_rows > request.max_rows:
@@ -250,16 +255,18 @@ class Engine:
                 batch = next(reader, None)
         return sent, False
 
-    def _send_plan(self, text: str, pruned: PrunedFiles, receiver: Receiver) -> int:
+    def _send_plan(self, text: str, started: Started, receiver: Receiver) -> int:
         batch = pa.record_batch({"explain_key": ["analyzed_plan"], "explain_value": [text]})
         columns = [(name, "VARCHAR") for name in batch.schema.names]
-        receiver.started(self._started(columns, pruned), batch.schema)
+        receiver.started(msgspec.structs.replace(started, columns=columns), batch.schema)
         receiver.batch(batch)
         return 1
 
-    def _started(self, columns: list[tuple[str, str]], pruned: PrunedFiles) -> Started:
+    def _started(self, pruned: PrunedFiles, explained: RowGroupSteps | None) -> Started:
+        """What is known before the query runs; its columns are not."""
         by_partition, by_time = self._count(pruned.by_partition), self._count(pruned.by_time)
-        return Started(columns, self._total, by_partition, by_time, self._hot_rows)
+        by_user, row_groups = explained or (None, None)
+        return Started([], self._total, by_partition, by_time, self._hot_rows, by_user, row_groups)
 
     def _count(self, files: Sequence[FileBounds]) -> tuple[int, int]:
         return self._total if files is self._files else (len(files), sum(file.size_bytes for file in files))

@@ -92,7 +92,8 @@ class NotReady(msgspec.Struct, tag=True, frozen=True):
 class Started(msgspec.Struct, tag=True, frozen=True):
     """The query has its first rows, or knows that it has none; followed by the Arrow schema of the answer.
 
-    The counts are files and bytes: of the snapshot, after pruning by partition, after pruning by time.
+    The counts are files and bytes: of the snapshot, after pruning by partition, after pruning by time. Where an
+    explanation is asked for, also by user; and row groups that can be needed, row groups of these files, and bytes.
     """
 
     columns: list[tuple[str, str]]
@@ -100,6 +101,8 @@ class Started(msgspec.Struct, tag=True, frozen=True):
     by_partition: tuple[int, int]
     by_time: tuple[int, int]
     hot_rows: int
+    by_user: tuple[int, int] | None = None
+    row_groups: tuple[int, int, int] | None = None
 
 
 class Batch(msgspec.Struct, tag=True, frozen=True):

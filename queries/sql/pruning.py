@@ -2,9 +2,9 @@
 
 The query is planned over an empty stand-in of the table. What DuckDB then shows at each scan of it is what every row
 of that scan must satisfy. These filters come as text, so they are parsed by DuckDB's parser again, and only simple
-comparisons of `date`, `type` and `time` with constants are understood; anything else leaves all files in. The
-stand-in's columns have names that nobody can guess, so that an alias or a string of the query cannot be mistaken for
-a column of the table.
+comparisons of `date`, `type`, `time` and (for row groups) `user_id` with constants are understood; anything else
+leaves all files in. The stand-in's columns have names that nobody can guess, so that an alias or a string of the
+query cannot be mistaken for a column of the table.
 
 Why text that is cut or ambiguous cannot leave out a file that is needed:
 
@@ -24,6 +24,7 @@ import msgspec
 
 from queries.sql.errors import SqlError
 
+_FILE_COLUMNS: Final = ("date", "type", "time")
 _OPTIONAL: Final = "optional: "
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 _MICROSECOND: Final = datetime.timedelta(microseconds=1)
@@ -62,10 +63,23 @@ class FileBounds(NamedTuple):
     time_max_us: int
 
 
-Condition = Callable[[FileBounds], bool]
-"""Whether a file can hold a row that satisfies a filter."""
+class RowGroupBounds(NamedTuple):
+    """A row group of a file, with the bounds that the file's footer gives."""
 
-_Test = Callable[[FileBounds, Any], bool]
+    path: str
+    size_bytes: int
+    date: datetime.date
+    type: str
+    time_min_us: int
+    time_max_us: int
+    user_min: str
+    user_max: str
+
+
+Condition = Callable[[Any], bool]
+"""Whether a file, or a row group, can hold a row that satisfies a filter."""
+
+_Test = Callable[[Any, Any], bool]
 _TESTS: Final[Mapping[str, Mapping[str, _Test]]] = {
     "date": {
         "COMPARE_EQUAL": lambda file, value: file.date == value,
@@ -89,6 +103,14 @@ _TESTS: Final[Mapping[str, Mapping[str, _Test]]] = {
         "COMPARE_LESSTHANOREQUALTO": lambda file, value: file.time_min_us <= value,
         "COMPARE_GREATERTHAN": lambda file, value: file.time_max_us > value,
         "COMPARE_GREATERTHANOREQUALTO": lambda file, value: file.time_max_us >= value,
+    },
+    # Only row groups have these bounds.
+    "user_id": {
+        "COMPARE_EQUAL": lambda group, value: group.user_min <= value <= group.user_max,
+        "COMPARE_LESSTHAN": lambda group, value: group.user_min < value,
+        "COMPARE_LESSTHANOREQUALTO": lambda group, value: group.user_min <= value,
+        "COMPARE_GREATERTHAN": lambda group, value: group.user_max > value,
+        "COMPARE_GREATERTHANOREQUALTO": lambda group, value: group.user_max >= value,
     },
 }
 _MIRRORED: Final = {
@@ -114,13 +136,26 @@ class PrunedFiles:
     by_time: Sequence[FileBounds]
 
 
+@dataclass(frozen=True, slots=True)
+class RowGroupFilter:
+    """Which row groups a query can need.
+
+    Attributes:
+        holds_user: by the conditions on `user_id` alone.
+        holds: by all that are understood.
+    """
+
+    holds_user: Condition
+    holds: Condition
+
+
 class FilePruner:
     """Reads plans over one stand-in.
 
     Args:
         parse: DuckDB's parser, as in the guard.
         table: the stand-in's full name, as plans write it.
-        columns: `date`, `type` and `time` by the names of the stand-in's columns.
+        columns: `date`, `type`, `time` and `user_id` by the names of the stand-in's columns.
     """
 
     def __init__(self, parse: Callable[[Sequence[str]], list[str]], *, table: str, columns: Mapping[str, str]) -> None:
@@ -134,10 +169,21 @@ class FilePruner:
         Raises:
             SqlError: the plan reads from something else than the table.
         """
-        scans = [self._filters(scan) for root in msgspec.json.decode(plan) for scan in self._scans(root)]
+        scans = self._scan_filters(plan, _FILE_COLUMNS)
         by_partition = _kept_partitions([self._conditions(trees, ("date", "type")) for trees in scans], files)
         by_time = _kept([self._conditions(trees, ("date", "type", "time")) for trees in scans], by_partition)
         return PrunedFiles(by_partition, by_time)
+
+    def row_groups(self, plan: bytes | str) -> RowGroupFilter:
+        """Tell which row groups of the files that remain can be needed, for those who want to see it."""
+        scans = self._scan_filters(plan, (*_FILE_COLUMNS, "user_id"))
+        by_user = [self._conditions(trees, ("user_id",)) for trees in scans]
+        by_all = [self._conditions(trees, (*_FILE_COLUMNS, "user_id")) for trees in scans]
+        return RowGroupFilter(lambda group: _needed(by_user, group), lambda group: _needed(by_all, group))
+
+    def _scan_filters(self, plan: bytes | str, columns: Sequence[str]) -> list[list[Any]]:
+        names = [given for given, column in self._columns.items() if column in columns]
+        return [self._filters(scan, names) for root in msgspec.json.decode(plan) for scan in self._scans(root)]
 
     def _scans(self, node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
         pending = [node]
@@ -150,13 +196,13 @@ class FilePruner:
                 raise SqlError(f"the query reads from {name}, which is not allowed")
             pending.extend(one["children"])
 
-    def _filters(self, scan: Mapping[str, Any]) -> list[Any]:
-        """Return the trees of a scan's filters, as far as they are understood."""
+    def _filters(self, scan: Mapping[str, Any], names: Sequence[str]) -> list[Any]:
+        """Return the trees of a scan's filters that name one of these columns, as far as they are understood."""
         shown = scan["extra_info"].get("Filters", [])
         texts = [
             f"SELECT {text.removeprefix(_OPTIONAL)}"
             for text in ([shown] if isinstance(shown, str) else shown)
-            if "\0" not in text and any(column in text for column in self._columns)
+            if "\0" not in text and any(column in text for column in names)
         ]
         trees = []
         for parsed in self._parse(texts) if texts else []:
@@ -210,7 +256,7 @@ class FilePruner:
 
 def _constant(column: str, node: Mapping[str, Any]) -> object | None:
     """Return the value of a constant of the column's type, or None if it is something else."""
-    if column == "type":
+    if column in ("type", "user_id"):
         return _text(node)
     if node["type"] != "OPERATOR_CAST" or node.get("try_cast"):
         return None
@@ -271,5 +317,5 @@ def _kept(scans: Sequence[Sequence[Condition]], files: Sequence[FileBounds]) -> 
     return [file for file in files if _needed(scans, file)]
 
 
-def _needed(scans: Sequence[Sequence[Condition]], file: FileBounds) -> bool:
+def _needed(scans: Sequence[Sequence[Condition]], file: FileBounds | RowGroupBounds) -> bool:
     return any(all(condition(file) for condition in conditions) for conditions in scans)

@@ -38,12 +38,16 @@ class SqlPruning:
         by_partition: left after conditions on `date` and `type`.
         by_time: left after conditions on `time`, too.
         hot_rows: rows in no file yet, which every query looks at.
+        by_user: with an explanation, files of which a row group can hold the user.
+        row_groups: with an explanation, row groups that can be needed, of how many, and their bytes.
     """
 
     total: FileCount
     by_partition: FileCount
     by_time: FileCount
     hot_rows: int
+    by_user: FileCount | None = None
+    row_groups: tuple[int, int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +93,8 @@ class SqlResult:
             by_partition=FileCount(*started.by_partition),
             by_time=FileCount(*started.by_time),
             hot_rows=started.hot_rows,
+            by_user=None if started.by_user is None else FileCount(*started.by_user),
+            row_groups=started.row_groups,
         )
         self.statistics: SqlStatistics | None = None
         self._received: deque[pa.RecordBatch] = deque()

@@ -55,7 +55,6 @@ _ADDRESS_SPACE_BESIDE_BYTES: Final = 1 << 30
 _FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
 # Rows travel in messages of about this size: fewer, and the service has more to do at once.
 _MESSAGE_BYTES: Final = 1 << 20
-_END_OF_STREAM_BYTES: Final = 8
 
 
 @dataclass(slots=True)
@@ -223,16 +222,13 @@ class _Sender:
 
         if not self._held:
             return
-        schema = self._held[0].schema
-        size = sum(map(pa.ipc.get_record_batch_size, self._held)) + schema.serialize().size + _END_OF_STREAM_BYTES
-        if self._buffer is None or self._buffer.size < size:
+        measured = pa.MockOutputStream()
+        self._write_held(measured)
+        if self._buffer is None or self._buffer.size < measured.size():
             # Kept from message to message: memory that was used before costs half of what new memory does.
-            self._buffer = pa.allocate_buffer(size)
-        sink = pa.FixedSizeBufferWriter(self._buffer)
-        with pa.ipc.new_stream(sink, schema) as writer:
-            for one in self._held:
-                writer.write_batch(one)
-        payload = memoryview(self._buffer)[: sink.tell()]
+            self._buffer = pa.allocate_buffer(measured.size())
+        self._write_held(pa.FixedSizeBufferWriter(self._buffer))
+        payload = memoryview(self._buffer)[: measured.size()]
         self._held, self._held_bytes = [], 0
         self._sent_bytes += len(payload)
         if self._sent_bytes > self._query.run.result_bytes_max:
@@ -241,6 +237,13 @@ class _Sender:
         if self._query.stop.is_set():
             raise Interrupted
         self._channel.send(Batch(), payload)
+
+    def _write_held(self, sink: pa.NativeFile) -> None:
+        import pyarrow as pa
+
+        with pa.ipc.new_stream(sink, self._held[0].schema) as writer:
+            for one in self._held:
+                writer.write_batch(one)
 
 
 def main() -> None:

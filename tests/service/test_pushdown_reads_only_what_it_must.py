@@ -109,6 +109,20 @@ def test_sql_opens_only_files_that_can_hold_it(lake: RunningService, shape: str)
     assert statistics["totalFiles"] == FILES
     assert statistics["scannedFiles"] <= files_max
     explained = lake.client.post("/api/sql", json={"sql": f"SELECT * FROM actions WHERE {condition}", "explain": True})
-    counts = [one["files"] for one in explained.json()["explain"]["files"]]
+    explanation = explained.json()["explain"]
+    counts = [one["files"] for one in explanation["files"]]
     assert counts[0] == FILES
+    assert counts == sorted(counts, reverse=True)
     assert counts[-1] <= files_max
+    groups = explanation["rowGroups"]
+    assert 0 < groups["rowGroups"] <= groups["totalRowGroups"] <= files_max
+    assert 0 < groups["bytes"] < table_bytes(lake)
+
+
+def test_sql_explains_that_a_user_is_in_no_row_group(lake: RunningService) -> None:
+    asked = {"sql": "SELECT * FROM actions WHERE user_id = 'zzz' AND type = 'view'", "explain": True}
+    explanation = lake.client.post("/api/sql", json=asked).json()["explain"]
+    assert [one["step"] for one in explanation["files"]][-1] == "bounds of user_id in footers"
+    assert explanation["files"][-1]["files"] == 0
+    assert explanation["rowGroups"]["rowGroups"] == 0
+    assert explanation["rowGroups"]["totalRowGroups"] >= DAYS
