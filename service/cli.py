@@ -16,6 +16,7 @@ import click
 
 from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, sources_of, store_to_read
 from service.commands.compact import compact
+from service.commands.backup import backup, restore
 from service.commands.keys import keys
 from service.commands.verify import verify
 from service.settings import STRUCTURED, Settings
@@ -35,6 +36,8 @@ def main() -> None:
 
 
 main.add_command(verify)
+main.add_command(backup)
+main.add_command(restore)
 
 
 @main.command()

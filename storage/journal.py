@@ -371,6 +371,26 @@ class Journal:
         with self._read_lock, self._translated(), _read_transaction(self._reader) as execute:
             yield execute
 
+    def copy_to(self, path: Path) -> None:
+        """Copy the journal as it is at one instant into a new file, durably; appends go on meanwhile.
+
+        Raises:
+            DiskFull: no space there.
+            StoreFailed: it could not be read, or not be written there.
+        """
+        with self._read_lock, self._translated():
+            copy = apsw.Connection(str(path))
+            try:
+                with copy.backup("main", self._reader, "main") as copying:
+                    # All pages in one step, which is one read transaction: a copy in steps begins anew at each commit.
+                    copying.step(-1)
+                # So that it is one file, which can be read from where nothing can be written.
+                copy.execute("PRAGMA journal_mode = DELETE")
+            finally:
+                copy.close()
+        fsync_path(path)
+        fsync_path(path.parent)
+
     # Upkeep, by the leader
 
     @contextlib.contextmanager

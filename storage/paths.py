@@ -98,3 +98,13 @@ class StorePaths:
     def compaction_temp(self) -> Path:
         """Where compactions spill what they sort; each has a folder of its own in it."""
         return self.state / "compact-temp"
+
+    @property
+    def backups(self) -> Path:
+        """Which backups were made of this store, a line for each."""
+        return self.state / "backups.ndjson"
+
+    @property
+    def unfinished_restore(self) -> Path:
+        """There as long as a restore into this folder is not finished."""
+        return self.state / "restore.unfinished"

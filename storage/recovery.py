@@ -66,6 +66,8 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
     """
     make_durable_folder(paths.data)
     make_durable_folder(paths.state)
+    if paths.unfinished_restore.exists():
+        raise CorruptData(f"a restore into {paths.data} did not finish: empty the folder and restore again")
     had_journal = paths.journal.exists()
     had_table = newest_version(paths.table) >= 0 and (had_journal or not is_torn_creation(paths.table))
     if had_journal:
