@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, sources_of, store_to_read
-from service.commands.compact import compact
 from service.commands.backup import backup, restore
+from service.commands.compact import compact
 from service.commands.keys import keys
 from service.commands.verify import verify
 from service.settings import STRUCTURED, Settings
