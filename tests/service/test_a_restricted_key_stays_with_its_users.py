@@ -120,6 +120,11 @@ def test_submissions_for_other_users_are_403_and_nothing_of_them_is_kept(filled:
     lines = [json.dumps(submission(user, action(moment))) for user in ("team-a/9", "team-b")]
     headers = {"content-type": "application/x-ndjson"}
     refused(filled.call("POST", "/api/submitlogs", key, content="\n".join(lines).encode(), headers=headers), "team-b")
+    stream = io.BytesIO()
+    rows = pl.DataFrame({"user_id": ["team-a/9", "team-b"], "time": [moment] * 2, "type": ["view"] * 2})
+    rows.with_columns(pl.col("time").str.to_datetime(time_zone="UTC")).write_ipc_stream(stream)
+    headers = {"content-type": "application/vnd.apache.arrow.stream"}
+    refused(filled.call("POST", "/api/submitlogs", key, content=stream.getvalue(), headers=headers), "team-b")
     kept = filled.call(
         "GET", "/api/retrievelogs", filled.keys.all, params={"fromTime": moment, "toTime": moment}
     ).json()

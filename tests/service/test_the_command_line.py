@@ -17,6 +17,7 @@ from service.sql_shell import Shell
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
 from storage.store import read_store
+from tests.service.keys import KeyedService
 from tests.service.running_service import ACTIONLAKE, RunningService, action, submission
 
 
@@ -144,3 +145,32 @@ def test_sql_prints_every_format(three_users: Path, form: str) -> None:
         assert pl.read_parquet(done.stdout).height == 6
     else:
         assert b"user-2" in done.stdout
+
+
+def test_an_import_sends_the_key_that_the_service_asks_for(
+    keyed: KeyedService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = write_ndjson(tmp_path / "actions.ndjson", 3)
+    refused = actionlake("import", file, "--url", keyed.url)
+    assert refused.returncode == 1
+    assert "401" in refused.stderr
+    monkeypatch.setenv("ACTIONLAKE_KEY", keyed.keys.create("submit").key)
+    assert actionlake("import", file, "--url", keyed.url).stdout == "accepted=6 rejected=0\n"
+
+
+def test_a_key_is_made_shown_once_and_listed_without_its_secret(tmp_path: Path) -> None:
+    folder = ("--data", tmp_path / "data")
+    made = actionlake("keys", "create", "an app", "--scope", "sql", "--expires-in-days", "9", "--json", *folder)
+    key = json.loads(made.stdout)
+    assert (key["name"], key["scopes"], key["athena"]["accessKeyId"]) == ("an app", ["sql"], key["id"])
+    listed = actionlake("keys", "list", "--json", *folder).stdout
+    (one,) = json.loads(listed)
+    assert one == {name: value for name, value in key.items() if name not in ("key", "athena")}
+    assert one["expiresAt"] > one["createdAt"]
+    for secret in (key["key"].split("_", 2)[2], key["athena"]["secretAccessKey"]):
+        assert secret not in listed + actionlake("keys", "list", *folder).stdout
+    unknown = actionlake("keys", "revoke", "nobody", *folder)
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    too_wide = actionlake("keys", "create", "x", "--scope", "sql", "--user-prefix", "u-", *folder)
+    assert (too_wide.returncode, too_wide.stdout) == (1, "")
+    assert "cannot have the scope sql" in too_wide.stderr
