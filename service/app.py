@@ -38,6 +38,7 @@ from service.metrics import Metrics
 from service.openapi import add_plain_routes, assets_router, describe_access, openapi_config
 from service.operations import alive, flush, metrics, ready
 from service.problems import MEDIA_TYPE, Problem, problem_of
+from service.rejects import drop_rejected_logs, rejected_logs, replay_rejected_logs
 from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
 from service.settings import Settings
 from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE
@@ -192,6 +193,7 @@ def create_app(live: LiveSettings) -> Gate:
                 "sql": service.sql,
                 "athena": service.athena,
                 "metrics": metrics_,
+                "parser": lambda: service.submit.parser,
                 "live": live,
                 "keyring": keyring,
             }
@@ -210,6 +212,9 @@ def create_app(live: LiveSettings) -> Gate:
             retrieve_logs,
             run_sql,
             athena,
+            rejected_logs,
+            replay_rejected_logs,
+            drop_rejected_logs,
             flush,
             configuration,
             alive,

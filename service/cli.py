@@ -18,6 +18,7 @@ from service.command_line import FOLDER_SETTINGS, config_option, errors_told, se
 from service.commands.backup import backup, restore
 from service.commands.compact import compact
 from service.commands.keys import keys
+from service.commands.rejected import rejected
 from service.commands.verify import verify
 from service.settings import STRUCTURED, Settings
 from service.settings_flags import settings_options
@@ -181,6 +182,7 @@ def status(as_json: bool, config: Path | None, **flags: Any) -> None:  # noqa: F
 
 main.add_command(keys)
 main.add_command(compact)
+main.add_command(rejected)
 
 
 if __name__ == "__main__":

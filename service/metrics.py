@@ -43,6 +43,9 @@ class Metrics:
         self.rejected = Counter(
             "actionlake_actions_rejected", "Actions rejected, by reason", ["code"], registry=registry
         )
+        self.replayed = Counter(
+            "actionlake_rejects_replayed", "Rejects that were right when they were tried again", registry=registry
+        )
         self.commit_seconds = Histogram(
             "actionlake_journal_commit_seconds",
             "Group commits of the journal, fsync included",

@@ -12,6 +12,7 @@ from service.keyring import Keyring
 from service.live_settings import LiveSettings
 from service.metrics import CONTENT_TYPE, Metrics, Reading
 from service.problems import Problem
+from storage.dead_letters import count_dead_letters, read_rejects_state
 from storage.errors import StoreError
 from storage.store import Store
 
@@ -79,13 +80,16 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
 
 
 def journal_readings(store: Store) -> list[Reading]:
-    """Read the journal's depth, size and age, and the latch."""
+    """Read the journal's depth, size and age, the rejects, and the latch."""
     state = store.journal.state()
     oldest = store.journal.oldest_received_at_us()
     now_us = store.options.now_us()
     age_s = 0.0 if oldest is None else max(0, now_us - oldest) / 1_000_000
     looked_at_us = store.leader_looked_at_us
     idle_s = 0.0 if looked_at_us is None else max(0, now_us - looked_at_us) / 1_000_000
+    with store.journal.reading() as execute:
+        rejects, letters = read_rejects_state(execute), count_dead_letters(execute)
+    in_table = store.rejects.in_table()
     failed = store.latch is not None and store.latch.reason is not None
     return [
         Reading("actionlake_journal_depth", "Actions that are in the journal only", state.depth),
@@ -93,5 +97,13 @@ def journal_readings(store: Store) -> list[Reading]:
         Reading("actionlake_journal_age_seconds", "Age of the oldest of them", age_s),
         Reading("actionlake_journal_head", "The last position that is taken", state.head),
         Reading("actionlake_keeper_seconds_since_look", "Seconds since the keeper looked at the journal", idle_s),
+        Reading("actionlake_dead_letters", "Dead letters that are in the journal only", letters),
+        Reading("actionlake_dead_letters_bytes", "Bytes of these dead letters in the journal", rejects.bytes),
+        Reading(
+            "actionlake_reject_marks", "Replays and drops that the table of rejects does not have yet", rejects.marks
+        ),
+        Reading("actionlake_rejects_rows", "Rejects in the table of rejects, replayed ones included", in_table.rows),
+        Reading("actionlake_rejects_files", "Data files of the table of rejects", in_table.files),
+        Reading("actionlake_rejects_table_bytes", "Bytes of these files", in_table.bytes),
         Reading("actionlake_store_failed", "1 after a failed write, until a restart", float(failed)),
     ]

@@ -83,6 +83,11 @@ class SubmitEndpoint:
             on_commit=self._observe_commit,
         )
 
+    @property
+    def parser(self) -> SubmissionParser:
+        """What judges the requests that come now."""
+        return self._parser
+
     def use(self, parser: SubmissionParser, arrow_parser: ArrowParser, *, pending_bytes_max: int) -> None:
         """Judge the requests that come from now on by these; those under way end with what they began with."""
         self._parser = parser

@@ -64,6 +64,17 @@ def decode_batch(payload: bytes, *, rows: int) -> pa.RecordBatch:
     return batch
 
 
+def count_rows(payload: bytes) -> int:
+    """How many rows a payload says it holds; whether it is whole, `decode_batch` checks.
+
+    Raises:
+        ValueError: the payload is damaged.
+        pyarrow.ArrowException: the same, as Arrow finds it.
+    """
+    encoded = memoryview(payload)[:-_CHECKSUM_BYTES]
+    return int(pa.ipc.open_stream(pa.py_buffer(encoded)).read_next_batch().num_rows)
+
+
 def batch_to_table(
     batch: pa.RecordBatch,
     *,

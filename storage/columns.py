@@ -7,7 +7,9 @@ lengths, promoted values typed. Turning any number of submissions into Arrow is 
 
 from __future__ import annotations
 
+import datetime
 import itertools
+import json
 import sys
 import zlib
 from array import array
@@ -18,7 +20,7 @@ import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from storage.batch_columns import BATCH_USER, batch_to_table, decode_batch
+from storage.batch_columns import BATCH_USER, batch_to_table, count_rows, decode_batch
 from storage.errors import CorruptData
 from storage.schema import TIMESTAMP, ActionSchema, TableColumns
 
@@ -114,6 +116,27 @@ class JournalRow(msgspec.Struct, gc=False):
     def is_batch(self) -> bool:
         """Whether the payload is that of `storage.batch_columns`."""
         return self.user_id == BATCH_USER
+
+
+def payload_to_table(
+    payload: bytes, schema: ActionSchema | TableColumns, *, user_id: str | None, session_id: str | None
+) -> pa.Table:
+    """Turn one payload, of which nothing else is known, into rows; *user_id* None stands for a batch of many users.
+
+    `journal` and `position` of the rows say nothing: positions begin at 1.
+
+    Raises:
+        CorruptData: as `rows_to_table`.
+    """
+    try:
+        if user_id is None:
+            count = count_rows(payload)
+        else:
+            count = len(_decoder.decode(memoryview(payload)[:-_CHECKSUM_BYTES]).times_us) // 8
+    except (msgspec.DecodeError, pa.ArrowException, ValueError, OSError, StopIteration) as error:
+        raise CorruptData(f"the payload does not decode: {error}") from error
+    row = JournalRow(1, count, 0, BATCH_USER if user_id is None else user_id, session_id, payload)
+    return rows_to_table([row], "", schema)
 
 
 def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema | TableColumns) -> pa.Table:
@@ -217,6 +240,17 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | T
     }
     arrays.update(promoted.arrays(type_index))
     return pa.table([arrays[name] for name in schema.table_schema.names], schema=schema.table_schema)
+
+
+def action_text(row: dict[str, Any]) -> bytes:
+    """A row of the table `actions` as the JSON text of an action, as a client sends it."""
+    zone = datetime.timezone(datetime.timedelta(minutes=row["utc_offset_minutes"]))
+    time = row["time"].astimezone(zone).isoformat()
+    return b'{"time":%b,"type":%b,"properties":%b}' % (
+        json.dumps(time).encode(),
+        json.dumps(row["type"]).encode(),
+        row["properties"].encode(),
+    )
 
 
 class _PromotedColumns:

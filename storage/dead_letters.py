@@ -13,7 +13,7 @@ The functions here work inside a transaction that `storage.journal` has begun; t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -191,6 +191,20 @@ def read_letters(execute: Execute, *, after: int, letters_max: int, bytes_max: i
             break
         found.append(letter)
     return found
+
+
+def select_letters(execute: Execute, *, after: int, user_id: str | None, descending: bool) -> Iterator[DeadLetter]:
+    """Yield the letters above *after* in order of receipt, but provisional ones; without their originals."""
+    names = ", ".join("x''" if name == "original" else name for name in _COLUMNS)
+    direction = "DESC" if descending else "ASC"
+    rows = execute(
+        f"SELECT {names} FROM dead_letters WHERE id > ?1 AND (?2 IS NULL OR user_id = ?2)"  # noqa: S608
+        " AND ifnull(position <= (SELECT trimmed_position FROM journal), TRUE)"
+        f" ORDER BY received_at_us {direction}, id {direction}",
+        (after, user_id),
+    )
+    for values in rows:
+        yield DeadLetter(*values)
 
 
 def oldest_waiting_us(execute: Execute) -> int | None:

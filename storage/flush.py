@@ -9,7 +9,6 @@ On any error of the commit the table is loaded again and its watermark looked at
 
 from __future__ import annotations
 
-import json
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -18,7 +17,7 @@ from typing import Final
 
 import pyarrow as pa
 
-from storage.columns import JournalRow, rows_to_table
+from storage.columns import JournalRow, action_text, rows_to_table
 from storage.data_files import (
     UNWRITABLE,
     WrittenFile,
@@ -241,7 +240,7 @@ class Flusher:
                     remove_unreferenced(files, self._lake.folder)
                     raise
             action = table.to_pylist()[0]
-            original = json.dumps(action, default=str).encode()
+            original = action_text(action)
             rejection = Rejection(
                 None, None, UNFLUSHABLE, str(error), original, action["user_id"], action["session_id"]
             )

@@ -11,9 +11,9 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from storage.dead_letters import delete_letters, read_rejects_state
+from storage.dead_letters import Execute, Mark, delete_letters, put_marks, read_rejects_state
 from storage.errors import CommitRefused, RewriteConflict
 from storage.journal import Journal
 from storage.latch import Latch
@@ -52,7 +52,9 @@ def is_of_user(user: str | None, original: Callable[[], bytes], user_id: str) ->
 
 
 def erase_letters(journal: Journal, user_id: str) -> int:
-    """Delete the user's dead letters and what was decided about them, in one transaction; return how many.
+    """Delete the user's dead letters, and mark their ids as dropped, in one transaction; return how many.
+
+    Comes before the user's actions are erased from the journal and the lake, so that no replay brings them back.
 
     Raises:
         DiskFull, StoreFailed: as `Journal.append`.
@@ -64,14 +66,16 @@ def erase_letters(journal: Journal, user_id: str) -> int:
             for row in execute("SELECT id, original FROM dead_letters WHERE user_id IS NULL")
             if names_user(row[1], user_id)
         ]
-        _delete(execute, ids)
+        _delete(execute, ids, time.time_ns() // 1000)
     return len(ids)
 
 
-def _delete(execute: Callable[..., Any], ids: list[int]) -> None:
+def _delete(execute: Execute, ids: list[int], now_us: int) -> None:
+    source = read_rejects_state(execute).source
     for one in ids:
         delete_letters(execute, "id = ?", (one,))
-        execute("DELETE FROM reject_marks WHERE id = ? AND source = (SELECT source FROM rejects)", (one,))
+    # A replay that had read a letter before finds that it was decided about.
+    put_marks(execute, [Mark(source, one, "dropped", None, None, now_us, None) for one in ids])
 
 
 def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: str) -> int:

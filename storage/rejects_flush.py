@@ -170,11 +170,12 @@ class RejectsFlusher:
         if letters:
             self._move_letters(table, snapshot, state, letters, marks)
             return True
-        # Marks of letters that are not moved yet wait with them.
-        in_table = [one for one in marks if one.source != state.source or one.id <= snapshot.watermark]
+        # Marks of provisional letters wait with them; those of letters that an erasure deleted do not.
+        through = snapshot.watermark if state.head > snapshot.watermark else max_id(marks, state.source)
+        in_table = [one for one in marks if one.source != state.source or one.id <= through]
         if not in_table:
             return False
-        self._apply_marks(table, snapshot, state, in_table)
+        self._apply_marks(table, snapshot, state, in_table, watermark=max(snapshot.watermark, through))
         return True
 
     def _move_letters(
@@ -208,7 +209,13 @@ class RejectsFlusher:
         self._commit(table, removed, added, snapshot=snapshot, state=state, watermark=last, marks=applied)
 
     def _apply_marks(
-        self, table: RejectsTable, snapshot: RejectsSnapshot, state: RejectsState, marks: Sequence[Mark]
+        self,
+        table: RejectsTable,
+        snapshot: RejectsSnapshot,
+        state: RejectsState,
+        marks: Sequence[Mark],
+        *,
+        watermark: int,
     ) -> None:
         by_reject = {(one.source, one.id): one for one in marks}
         removed: list[RejectsFile] = []
@@ -225,7 +232,6 @@ class RejectsFlusher:
         except BaseException:
             remove_files(self._folder, added)
             raise
-        watermark = snapshot.watermark
         self._commit(table, removed, added, snapshot=snapshot, state=state, watermark=watermark, marks=marks)
 
     def _rows(self, file: RejectsFile) -> list[Row]:
@@ -272,6 +278,11 @@ class RejectsFlusher:
         if self._opened is None:
             self._opened = RejectsTable(self._folder)
         return self._opened
+
+
+def max_id(marks: Sequence[Mark], source: str) -> int:
+    """The largest id of *source* that a mark speaks of, 0 if there is none."""
+    return max((one.id for one in marks if one.source == source), default=0)
 
 
 def let_go(journal: Journal, *, through: int, durable_version: int, marks: Sequence[Mark]) -> None:

@@ -43,14 +43,17 @@ from storage.locks import FileLock
 from storage.new_columns import add_columns
 from storage.paths import StorePaths
 from storage.recovery import RecoveryReport, recover
+from storage.rejects import RejectsReader
 from storage.rejects_flush import RejectsFlusher, RejectsLimits
-from storage.rejects_table import RejectsTable
+from storage.rejects_vacuum import RejectsVacuum
+from storage.replay import Decisions
 from storage.schema import ActionSchema
 from storage.shortcut_upkeep import UserFilterChore
 from storage.shortcuts import ShortcutLimits, Shortcuts
 
 _READ_ATTEMPTS_MAX: Final = 100
 _FLUSH_POLL_S: Final = 0.01
+_REJECTS_VACUUM_INTERVAL_S: Final = 60.0
 _USER_FILTERS_INTERVAL_S: Final = 1.0
 _WORKERS_END_TIMEOUT_S: Final = 15.0
 _ERASURE_INTERVAL_S: Final = 1.0
@@ -151,6 +154,7 @@ class Store:
         self._shortcuts = Shortcuts(paths, options.shortcuts)
         self._filtered: tuple[pa.Table, ErasedRows, pa.Table] | None = None
         self._read_lock = threading.Lock()
+        self.rejects = RejectsReader(self.journal, paths.rejects)
         self._lock: FileLock | None = None
         self._leader: Leader | None = None
         self._caretaker: Caretaker | None = None
@@ -223,6 +227,15 @@ class Store:
             if self.journal.bytes_held_known >= self.options.journal_bytes_max:
                 raise Overloaded("the journal is full until the next flush", retry_after_s=2)
 
+    def decisions(self) -> Decisions:
+        """What replays and drops rejects of this store.
+
+        Raises:
+            RuntimeError: the store is open for reading only.
+        """
+        self._require_writable()
+        return Decisions(self.journal, self.rejects, now_us=self.options.now_us)
+
     # Reading
 
     def read_view(self) -> ReadView:
@@ -274,7 +287,7 @@ class Store:
     def status(self) -> StoreStatus:
         """Read the figures of the store as it is now."""
         snapshot = self._lake.reload(self.journal_id)
-        rejects = RejectsTable(self.paths.rejects).snapshot(self.journal_id).files
+        rejects = self.rejects.in_table()
         return StoreStatus(
             version=snapshot.version,
             watermark=snapshot.watermark,
@@ -285,9 +298,9 @@ class Store:
             journal_file_bytes=self.paths.journal.stat().st_size + self.journal.wal_bytes(),
             oldest_received_at_us=self.journal.oldest_received_at_us(),
             dead_letters=self.journal.dead_letters(),
-            rejects=sum(one.rows for one in rejects),
-            rejects_files=len(rejects),
-            rejects_bytes=sum(one.size_bytes for one in rejects),
+            rejects=rejects.rows,
+            rejects_files=rejects.files,
+            rejects_bytes=rejects.bytes,
         )
 
     # Erasing users
@@ -357,6 +370,7 @@ class Store:
         return [
             Chore("erasure", _ERASURE_INTERVAL_S, self.make_eraser().run),
             Chore("user filters", _USER_FILTERS_INTERVAL_S, filters.run),
+            Chore("old files of rejects", _REJECTS_VACUUM_INTERVAL_S, RejectsVacuum(self.paths.rejects).run),
         ]
 
     @property

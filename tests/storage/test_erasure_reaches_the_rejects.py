@@ -7,6 +7,7 @@ import pytest
 from storage.errors import RewriteConflict
 from storage.rejects_erasure import erase_from_rejects, erase_letters, names_user, remove_unreferenced_rejects
 from storage.rejects_table import RejectsTable
+from storage.rejects_vacuum import RejectsVacuum
 from storage.store import Store
 from tests.storage.rejecting import ids_everywhere, in_table, mover, reject, reject_line, table_files
 
@@ -98,3 +99,27 @@ def test_two_commits_from_one_snapshot_are_not_both_made(store: Store) -> None:
 )
 def test_a_user_is_found_in_a_text_as_a_json_string(original: bytes, user: str, found: bool) -> None:
     assert names_user(original, user) is found
+
+
+def test_old_files_of_the_table_go_after_a_grace_and_no_others(store: Store) -> None:
+    clock = [0.0]
+    vacuum = RejectsVacuum(store.paths.rejects, grace_s=900, clock_s=lambda: clock[0])
+    assert vacuum.run() is False
+    for n in range(3):
+        reject(store, f"kind{n}")
+        mover(store).flush()
+    assert len(table_files(store.paths.data)) == 3, "each move took the small file of its day in"
+    vacuum.run()
+    clock[0] = 899
+    vacuum.run()
+    assert len(table_files(store.paths.data)) == 3
+    reject(store, "later")
+    mover(store).flush()
+    clock[0] = 900
+    vacuum.run()
+    assert len(table_files(store.paths.data)) == 2, "what was replaced a moment ago stays for its readers"
+    assert ids_everywhere(store) == [1, 2, 3, 4]
+    clock[0] = 1800
+    vacuum.run()
+    assert len(table_files(store.paths.data)) == 1
+    assert ids_everywhere(store) == [1, 2, 3, 4]

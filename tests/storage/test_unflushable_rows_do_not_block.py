@@ -173,7 +173,7 @@ def test_a_single_row_that_no_file_takes_is_put_aside(store: Store, monkeypatch:
     assert in_lake(store) == [1, 2, 3, 4, 6, 7]
     ((position, _, original),) = letters(store)
     assert position == 5
-    assert b'"user_id": "u1"' in original
+    assert b'"properties":{"locationX": 4}' in original
 
 
 def test_a_disk_that_fills_up_while_rows_are_looked_for_gets_its_room_back(
