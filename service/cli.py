@@ -17,6 +17,7 @@ import click
 from service.command_line import FOLDER_SETTINGS, config_option, errors_told, settings_of, sources_of, store_to_read
 from service.commands.backup import backup, restore
 from service.commands.compact import compact
+from service.commands.erase import erase
 from service.commands.keys import keys
 from service.commands.rejected import rejected
 from service.commands.verify import verify
@@ -183,6 +184,7 @@ def status(as_json: bool, config: Path | None, **flags: Any) -> None:  # noqa: F
 main.add_command(keys)
 main.add_command(compact)
 main.add_command(rejected)
+main.add_command(erase)
 
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ from ones that hold such rows meets a conflict, since the erasure has removed th
 
 from __future__ import annotations
 
-import contextlib
+import datetime
 import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -36,15 +36,19 @@ from storage.erasure_records import (
     require_version,
     set_files_total,
 )
-from storage.errors import CommitRefused, RewriteConflict, StoreFailed
+from storage.errors import CommitRefused, RewriteConflict
 from storage.journal import Journal
 from storage.lake import Lake
 from storage.latch import Latch
+from storage.maintenance.durability import make_durable
+from storage.paths import StorePaths
 from storage.rejects_erasure import erase_from_rejects, erase_letters, remove_unreferenced_rejects
+from storage.shortcut_upkeep import forget_files
+from storage.write_guard import nobody_writes, writing_files
 
 _FILES_PER_COMMIT: Final = 64
 _BYTES_PER_COMMIT: Final = 256 * 1024 * 1024
-_ABANDONED_S: Final = 60.0
+_WRITERS_TIMEOUT_S: Final = 10.0
 # How long the other chores wait at the most, beside the step at hand.
 _RUN_S: Final = 2.0
 
@@ -84,36 +88,31 @@ class Eraser:
     """Does the work of recorded erasures. One at a time in a store; two would only get in each other's way.
 
     Args:
-        journal: of the store.
+        paths, journal, latch: of the store.
         lake: a table handle of its own.
-        latch: of the store.
-        rejects: the folder of the table `rejects`.
         grace_us: how long queries may go on that began on a version before the last rewrite.
         now_us: the clock.
         forget_user: removes what is kept outside of the store's own files, such as the history of queries.
-        forget_files: removes what was made from these data files, such as caches; they are gone from the table.
     """
 
     def __init__(
         self,
+        paths: StorePaths,
         journal: Journal,
         lake: Lake,
         latch: Latch,
         *,
-        rejects: Path,
         grace_us: int,
         now_us: Callable[[], int],
         forget_user: Callable[[str], None] = lambda _: None,
-        forget_files: Callable[[Sequence[str]], None] = lambda _: None,
     ) -> None:
+        self._paths = paths
         self._journal = journal
         self._lake = lake
         self._latch = latch
-        self._rejects = rejects
         self._grace_us = grace_us
         self._now_us = now_us
         self._forget_user = forget_user
-        self._forget_files = forget_files
         # What was found in which file, for one set of erased rows; files never change.
         self._sought = ErasedRows()
         self._counts: dict[str, dict[str, int]] = {}
@@ -165,7 +164,7 @@ class Eraser:
     def _clear_rejects(self, group: Sequence[Erasure]) -> bool:
         for one in group:
             assert one.user_id is not None, "the id is known until the last phase"
-            gone = erase_from_rejects(self._journal, self._rejects, self._latch, one.user_id)
+            gone = erase_from_rejects(self._journal, self._paths.rejects, self._latch, one.user_id)
             with self._journal.writing() as execute:
                 count_up(execute, one.id, dead_letters=gone)
                 enter_phase(execute, [one.id], Phase.FLUSHING, self._now_us())
@@ -191,7 +190,7 @@ class Eraser:
         snapshot = self._lake.reload(self._journal.state().id)
         found = [(one, counts) for one in snapshot.files if (counts := self._count(one, erased))]
         if not found:
-            self._make_durable(snapshot.version)
+            make_durable(self._lake, self._journal, self._latch, snapshot.version)
             with self._journal.writing() as execute:
                 require_version(execute, snapshot.version)
                 enter_phase(execute, [one.id for one in group], Phase.WAITING, self._now_us())
@@ -221,31 +220,23 @@ class Eraser:
     def _replace(self, files: Sequence[DataFile], erased: ErasedRows) -> None:
         """Take *files* out of the table, and put what is left of them in their place."""
         written: list[WrittenFile] = []
-        try:
-            for one in files:
-                made = write_without(one, erased, self._lake.folder)
-                if made is not None:
-                    written.append(made)
-        except BaseException:
-            remove_unreferenced(written, self._lake.folder)
-            raise
-        try:
-            version = self._lake.rewrite(files, written, data_change=True)
-        except (RewriteConflict, CommitRefused):
-            remove_unreferenced(written, self._lake.folder)
-            raise
-        self._make_durable(version)
-        self._forget_files([one.path for one in files])
-
-    def _make_durable(self, version: int) -> None:
-        try:
-            self._lake.sync(after_version=self._journal.state().durable_version, through_version=version)
-        except OSError as error:
-            # Nobody knows what is on disk now, and trying again does not tell.
-            reason = f"the log of the table in {self._lake.folder} could not be synced: {error}"
-            self._latch.set(reason)
-            raise StoreFailed(reason) from error
-        self._journal.record_durable(version)
+        with writing_files(self._lake.folder):
+            try:
+                for one in files:
+                    made = write_without(one, erased, self._lake.folder)
+                    if made is not None:
+                        written.append(made)
+            except BaseException:
+                remove_unreferenced(written, self._lake.folder)
+                raise
+            try:
+                version = self._lake.rewrite(files, written, data_change=True)
+            except (RewriteConflict, CommitRefused):
+                # These say that nothing was committed; any other error does not.
+                remove_unreferenced(written, self._lake.folder)
+                raise
+        make_durable(self._lake, self._journal, self._latch, version)
+        forget_files(self._paths, files)
 
     def _await_readers(self, group: Sequence[Erasure]) -> bool:
         now_us = self._now_us()
@@ -259,44 +250,24 @@ class Eraser:
     def _sweep(self, group: Sequence[Erasure]) -> bool:
         """Remove every file from the disk that is not in the table and holds erased rows, whoever left it there."""
         erased = erased_by(group)
-        # In this order: what is committed in between is in the snapshot.
-        there = sorted(self._lake.folder.glob("date=*/type=*/*"))
-        live = {one.path for one in self._lake.reload(self._journal.state().id).files}
-        removed: list[Path] = []
-        finished = True
-        for path in there:
-            if str(path) in live:
-                continue
-            doomed = self._is_doomed(path, erased)
-            if doomed is None:
-                finished = False
-            elif doomed:
-                removed.append(path)
-        self._forget_files([str(path) for path in removed])
-        for path in removed:
-            path.unlink(missing_ok=True)
-        for folder in {path.parent for path in removed}:
-            fsync_path(folder)
-        if removed:
-            with self._journal.writing() as execute:
-                count_up(execute, group[0].id, old_files=len(removed))
-        remove_unreferenced_rejects(self._rejects, older_than_s=self._grace_us / 1_000_000)
-        if finished:
-            self._enter(group, Phase.CLEANING)
-        return finished
-
-    def _is_doomed(self, path: Path, erased: ErasedRows) -> bool | None:
-        """Tell whether a file that is not in the table has to go; None if it cannot be told yet."""
-        try:
-            return bool(count_erased(path, erased))
-        except FileNotFoundError:
-            return False
-        except (pa.ArrowException, ValueError):
-            # Somebody writes it, or died while writing it.
-            with contextlib.suppress(FileNotFoundError):
-                idle_s = self._now_us() / 1_000_000 - path.stat().st_mtime
-                return True if idle_s > _ABANDONED_S else None
-            return False
+        with nobody_writes(self._lake.folder, timeout_s=_WRITERS_TIMEOUT_S) as alone:
+            if not alone:
+                return False
+            live = {one.path for one in self._lake.reload(self._journal.state().id).files}
+            there = sorted(self._lake.folder.glob("date=*/type=*/*"))
+            removed = [path for path in there if str(path) not in live and _is_doomed(path, erased)]
+            # What a crash kept from being forgotten when the files left the table.
+            forget_files(self._paths, [_data_file(path) for path in removed])
+            for path in removed:
+                path.unlink(missing_ok=True)
+            for folder in {path.parent for path in removed}:
+                fsync_path(folder)
+        remove_unreferenced_rejects(self._paths.rejects, older_than_s=self._grace_us / 1_000_000)
+        with self._journal.writing() as execute:
+            for one in group:
+                count_up(execute, one.id, old_files=len(removed))
+            enter_phase(execute, [one.id for one in group], Phase.CLEANING, self._now_us())
+        return True
 
     # The journal's own files
 
@@ -308,6 +279,23 @@ class Eraser:
         for one in group:
             _log.info("erasure %s is done: rows=%d files=%d", one.id, one.rows, one.files_done)
         return False
+
+
+def _is_doomed(path: Path, erased: ErasedRows) -> bool:
+    """Tell whether a file that is in no version, and that nobody is writing, has to go."""
+    try:
+        return bool(count_erased(path, erased))
+    except FileNotFoundError:
+        return False
+    except (pa.ArrowException, OSError, ValueError):
+        # What a crash left unfinished: nobody can tell what it holds, and nobody can read it.
+        return True
+
+
+def _data_file(path: Path) -> DataFile:
+    """What the caches know a data file by."""
+    date = datetime.date.fromisoformat(path.parent.parent.name.removeprefix("date="))
+    return DataFile(str(path), 0, 0, date, path.parent.name.removeprefix("type="), 0, 0)
 
 
 def _note_left(execute: Callable[..., Any], group: Sequence[Erasure], found: Sequence[Mapping[str, int]]) -> None:

@@ -124,6 +124,25 @@ def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: st
     raise CommitRefused(f"{folder} is rewritten all the time")
 
 
+def count_rejects(journal: Journal, folder: Path, user_id: str) -> int:
+    """Count the user's dead letters and rows of the table, for whoever asks before erasing.
+
+    Raises:
+        CorruptData, OSError, pyarrow.ArrowException: a file is missing or damaged.
+    """
+    with journal.reading() as execute:
+        letters = sum(
+            1
+            for row in execute("SELECT user_id, original FROM dead_letters")
+            if row[0] == user_id or (row[0] is None and names_user(row[1], user_id))
+        )
+        source = read_rejects_state(execute).source
+    snapshot = RejectsTable(folder).snapshot(source)
+    return letters + sum(
+        1 for file in snapshot.files for row in read_rows(folder, file) if _row_is_of_user(row, user_id)
+    )
+
+
 def _row_is_of_user(row: Row, user_id: str) -> bool:
     return is_of_user(row["user_id"], lambda: decode_original(row["original"], row["original_encoding"]), user_id)
 

@@ -71,7 +71,6 @@ class StoreOptions:
     Attributes:
         erasure_grace_ms: how long queries may go on that began before a user's files were rewritten.
         forget_user: removes what is kept of an erased user outside of the store's own files; called again if it fails.
-        forget_files: removes what was made from data files that are gone from the table.
         on_flush: called after each commit to the lake, in the leader's thread.
         on_flush_error: called for each failed attempt.
         on_chore_error: called with the chore's name when upkeep of the table failed; it is tried again.
@@ -86,7 +85,6 @@ class StoreOptions:
     now_us: Callable[[], int] = system_now_us
     erasure_grace_ms: int = 60_000
     forget_user: Callable[[str], None] = lambda _: None
-    forget_files: Callable[[Sequence[str]], None] = lambda _: None
     on_flush: Callable[[FlushResult], None] = lambda _: None
     on_flush_error: Callable[[BaseException], None] = lambda _: None
     on_chore_error: Callable[[str, BaseException], None] = lambda _name, _error: None
@@ -330,14 +328,13 @@ class Store:
     def make_eraser(self) -> Eraser:
         """Make what does the work of recorded erasures; the caretaker has one of its own."""
         return Eraser(
+            self.paths,
             self.journal,
             Lake(self.paths.table, self.schema),
             self._require_writable(),
-            rejects=self.paths.rejects,
             grace_us=self.options.erasure_grace_ms * 1000,
             now_us=self.options.now_us,
             forget_user=self.options.forget_user,
-            forget_files=self.options.forget_files,
         )
 
     # Flushing

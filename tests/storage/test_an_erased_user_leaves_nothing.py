@@ -1,88 +1,202 @@
-"""After an erasure no file of the store tells of the user: every one is decoded, and its raw bytes searched."""
+"""After an erasure no file of the store tells of the user: every one is decoded, and its raw bytes are searched."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
-import pyarrow.parquet as pq
 import pytest
 
 from storage.eraser import Eraser
 from storage.erasure_records import Erasure, Phase
-from storage.journal_records import Append
-from storage.store import Store, system_now_us
-from tests.storage.building import PARSER, action, body, flusher, put, store_in
+from storage.journal import Journal
+from storage.journal_records import IdempotencyKey
+from storage.lake import Lake
+from storage.maintenance.compaction import CompactionRun, compact
+from storage.maintenance.planning import CompactionLimits
+from storage.store import Store
+from tests.storage.building import flusher, put, request, store_in
+from tests.storage.erasing import USER, erase, fill, finish, users, visible
 from tests.storage.what_is_left import traces
 
-# Long and odd enough that its bytes are nowhere by chance.
-USER = "forget-me/O'Brien \"é😀\\"
-USERS = [USER, "plain-user-8c1f", "é" * 128]
-
-
-def erase(store: Store, user: str = USER) -> Erasure:
-    """Erase to the end, as a service does that flushes and cares meanwhile."""
-    made = store.erase(user)
-    finish(store)
-    done = store.erasure(made.id)
-    assert done is not None
-    assert done.phase is Phase.DONE
-    return done
-
-
-def finish(store: Store, eraser: Eraser | None = None) -> None:
-    """Run the work of all pending erasures to its end."""
-    one = eraser or store.make_eraser()
-    for _ in range(50):
-        more = one.run()
-        state = store.journal.state()
-        if state.flush_requested_position > state.trimmed_position:
-            flusher(store).flush(state.flush_requested_position)
-        elif not more and not any(not erasure.finished_at_us for erasure in store.erasures(limit=10)):
-            return
-    raise AssertionError("the erasure does not end")
-
-
-def fill(store: Store, user: str = USER) -> None:
-    """Put the user everywhere: table, old versions, orphans, journal, dead letters of both kinds."""
-    for _ in range(3):
-        put(store, 40, user=user, days=2)
-        put(store, 60, user="someone-else", days=2)
-        store.flush_here()
-    files = sorted(store.paths.table.glob("date=*/type=*/*.parquet"))
-    orphan = files[0].with_name("part-orphan.parquet")
-    orphan.write_bytes(files[0].read_bytes())
-    put(store, 7, user=user)
-    put(store, 3, user="someone-else")
-    wrong = PARSER.parse_ndjson(
-        b"\n".join(
-            [
-                body([action(kind="unknown", properties={"seen": user})], user=user),
-                body([action()], user=user).replace(b'"userId"', b'"userID"'),
-            ]
-        ),
-        now_us=system_now_us(),
-    )
-    store.append([Append(wrong.submissions, wrong.rejections, b"{}")])
-    assert store.journal.dead_letters() == 2
-
-
-def users(store: Store) -> list[str]:
-    """Who is stored, by a reader."""
-    view = store.read_view()
-    seen = view.erased.without(view.hot)["user_id"].to_pylist()
-    for one in view.files:
-        seen += view.erased.without(pq.read_table(one.path, partitioning=None))["user_id"].to_pylist()
-    return sorted(set(seen))
+USERS = [USER, "plain-user-8c1f", "é" * 128, "/a/b//c/", "%2F'; DROP TABLE actions;--"]
 
 
 @pytest.mark.parametrize("user", USERS)
 def test_nothing_is_left_of_a_user(folder: Path, user: str) -> None:
     with store_in(folder, erasure_grace_ms=0) as store:
         fill(store, user)
+        Lake(store.paths.table, store.schema).checkpoint()
         assert len(traces(folder, user)) > 5
         done = erase(store, user)
-        assert (done.rows, done.dead_letters, done.old_files > 6) == (120, 2, True)
+        assert (done.rows, done.dead_letters, done.files_done) == (80, 6, 4)
         assert traces(folder, user) == []
         assert users(store) == ["someone-else"]
+        # What is written afterwards is made from what is left.
+        Lake(store.paths.table, store.schema).checkpoint()
         store.flush_here()
+        assert traces(folder, user) == []
     assert traces(folder, user) == []
+
+
+def _without_rewriting(patched: pytest.MonkeyPatch) -> None:
+    def skip(eraser: Eraser, group: Sequence[Erasure]) -> bool:
+        eraser._enter(group, Phase.WAITING)
+        return True
+
+    patched.setattr(Eraser, "_rewrite", skip)
+
+
+def _without_removing_old_files(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr("storage.eraser._is_doomed", lambda *_: False)
+
+
+def _without_scrubbing(patched: pytest.MonkeyPatch) -> None:
+    patched.setattr(Journal, "scrub", lambda _: True)
+
+
+def _without_secure_delete(patched: pytest.MonkeyPatch) -> None:
+    connect = Journal._connect
+
+    def insecurely(journal: Journal, **given: Any) -> Any:
+        connection = connect(journal, **given)
+        if not given["read_only"]:
+            connection.execute("PRAGMA secure_delete = OFF")
+        return connection
+
+    patched.setattr(Journal, "_connect", insecurely)
+
+
+@pytest.mark.parametrize(
+    ("omit", "left_in"),
+    [
+        (_without_rewriting, "actions/date="),
+        (_without_removing_old_files, "actions/date="),
+        (_without_scrubbing, "journal.sqlite-wal"),
+        (_without_secure_delete, "journal.sqlite:"),
+    ],
+)
+def test_the_controls_that_leave_out_a_step_are_caught(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, omit: Any, left_in: str
+) -> None:
+    with monkeypatch.context() as patched:
+        omit(patched)
+        with store_in(folder, erasure_grace_ms=0) as store:
+            fill(store)
+            erase(store)
+            assert any(trace.startswith(left_in) for trace in traces(folder, USER))
+
+
+def test_a_user_who_comes_back_keeps_what_is_new(folder: Path) -> None:
+    with store_in(folder, erasure_grace_ms=0) as store:
+        fill(store)
+        kept = [row for row in visible(store) if row[0] != USER]
+        store.erase(USER)
+        put(store, 5, user=USER)
+        store.flush_here()
+        put(store, 2, user=USER)
+        new = [(USER, store.journal.state().head - place) for place in range(6, -1, -1)]
+        assert visible(store) == kept + new
+        finish(store)
+        assert visible(store) == kept + new
+        # And a second erasure takes these, too.
+        erase(store)
+        assert visible(store) == kept
+        assert traces(folder, USER) == []
+
+
+def test_a_flush_under_way_does_not_bring_the_user_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store_in(folder, erasure_grace_ms=0) as store:
+        put(store, 5, user=USER)
+        put(store, 5, user="someone-else")
+        append = Lake.append
+
+        def erase_then_append(lake: Lake, *given: Any, **named: Any) -> int:
+            monkeypatch.undo()
+            store.erase(USER)
+            return append(lake, *given, **named)
+
+        monkeypatch.setattr(Lake, "append", erase_then_append)
+        flusher(store).flush(10)
+        assert traces(store.paths.table, USER), "the flush had the rows in its hands"
+        assert users(store) == ["someone-else"]
+        finish(store)
+        assert traces(folder, USER) == []
+        assert len(visible(store)) == 5
+
+
+def test_a_compaction_under_way_does_not_bring_the_user_back(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with store_in(folder, erasure_grace_ms=3_600_000) as store:
+        for _ in range(4):
+            put(store, 5, user=USER)
+            put(store, 5, user="someone-else")
+            store.flush_here()
+        rewrite = Lake.rewrite
+
+        def erase_then_rewrite(lake: Lake, *given: Any, **named: Any) -> int:
+            monkeypatch.undo()
+            store.erase(USER)
+            while store.make_eraser().run():
+                pass
+            assert store.erasures(limit=1)[0].phase is Phase.WAITING
+            return rewrite(lake, *given, **named)
+
+        monkeypatch.setattr(Lake, "rewrite", erase_then_rewrite)
+        limits = CompactionLimits()
+        lake = Lake(store.paths.table, store.schema)
+        run = CompactionRun(
+            store.paths,
+            store.journal,
+            lake,
+            store.latch,
+            limits,
+            1 << 28,
+            now_ms=lambda: store.options.now_us() // 1000,
+        )
+        assert compact(run, thorough=True).files_removed == 4, "it planned again, from what the erasure had left"
+        finish(store, _impatient(store))
+        assert traces(folder, USER) == []
+        assert len(visible(store)) == 20
+
+
+def _impatient(store: Store) -> Eraser:
+    eraser = store.make_eraser()
+    eraser._grace_us = 0
+    return eraser
+
+
+def test_readers_have_their_grace(folder: Path) -> None:
+    with store_in(folder, erasure_grace_ms=3_600_000) as store:
+        fill(store)
+        before = store.read_view()
+        store.erase(USER)
+        store.flush_here()
+        while store.make_eraser().run():
+            pass
+        assert store.erasures(limit=1)[0].phase is Phase.WAITING
+        assert all(Path(one.path).exists() for one in before.files)
+        assert store.read_view().snapshot.version > before.snapshot.version, "nobody begins on the older version"
+
+
+def test_a_repeated_submission_with_its_key_stores_nothing(folder: Path) -> None:
+    key = IdempotencyKey.of("k", b"body")
+    with store_in(folder, erasure_grace_ms=0) as store:
+        first = store.append([request(3, user=USER, key=key)])
+        erase(store)
+        assert store.append([request(3, user=USER, key=key)]) == first
+        assert visible(store) == []
+        assert traces(folder, USER) == []
+        # Without a key nobody can tell it from a new submission.
+        store.append([request(3, user=USER)])
+        assert users(store) == [USER]
+
+
+def test_an_erasure_goes_on_when_the_journal_has_another_id(store: Store) -> None:
+    put(store, 4, user=USER)
+    made = store.erase(USER)
+    old = store.journal_id
+    store.journal.take_new_id("b" * 32)
+    found = store.erasure(made.id)
+    assert found is not None
+    assert found.kept_after == {old: 4, "b" * 32: 4}

@@ -31,7 +31,13 @@ def traces(folder: Path, text: str) -> list[str]:
 
 
 def _in_parquet(path: Path, text: str) -> Iterator[str]:
-    with pq.ParquetFile(path) as file:
+    try:
+        opened = pq.ParquetFile(path)
+    except pa.ArrowInvalid:
+        # Part of a file, in which anything may be.
+        yield "torn"
+        return
+    with opened as file:
         for name, column in zip(file.schema_arrow.names, file.read().columns, strict=True):
             if any(text in value for value in _texts(column.to_pylist())):
                 yield f"column {name}"
