@@ -242,6 +242,7 @@ def create_app(live: LiveSettings) -> Gate:
             try:
                 client_of(scope).require(need)
             except Problem as problem:
+                metrics_.submissions.labels(str(problem.status)).inc()
                 await send_problem(send, problem)
             else:
                 await running[0].submit(scope, receive, send)

@@ -74,6 +74,8 @@ def check_signature(
     """
     if client_of(scope).refusal is None:
         return  # without keys any signature is taken, as any request is
+    # The body may have taken its time; the keys may have changed meanwhile.
+    keyring.demands_keys()
     if keyring.damage is not None:
         raise _unreadable()
     try:

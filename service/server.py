@@ -53,7 +53,7 @@ def serve(live: LiveSettings) -> None:
     configure_logging(settings.log_level, settings.log_format)
     for variable, hint in unknown_variables(os.environ).items():
         _log.warning("%s is not a setting%s", variable, hint)
-    _require_safe_address(settings)
+    require_safe_address(settings)
     if settings.cors_allowed_origins and not KeyFile(store_paths(settings)).path.exists():
         _log.warning("cors_allowed_origins is without effect as long as there are no keys")
     if settings.data.startswith("s3://"):
@@ -147,7 +147,7 @@ def _listen(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _require_safe_address(settings: Settings) -> None:
+def require_safe_address(settings: Settings) -> None:
     """Refuse an address that others can reach while there is no key that could let anybody in.
 
     Raises:

@@ -2,9 +2,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import httpx
 import pytest
 
-from tests.service.keys import ALLOWED_ORIGIN, KeyedService, Keys
+from tests.service.keys import ALLOWED_ORIGIN, KeyedService, Keys, reached_at
 from tests.service.running_service import RunningService, running_service
 
 
@@ -22,5 +23,9 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedService]:
     config = folder / "keyed.toml"
     config.write_text(f'cors_allowed_origins = ["{ALLOWED_ORIGIN}"]\nlog_level = "debug"\n')
     keys = Keys(folder / "data")
-    with running_service(folder / "data", "--config", str(config), "--host", "0.0.0.0") as running:  # noqa: S104
-        yield KeyedService(running, keys)
+    flags = ("--config", str(config), "--host", "0.0.0.0")  # noqa: S104
+    with (
+        running_service(folder / "data", *flags) as running,
+        httpx.Client(base_url=reached_at(running), timeout=60) as client,
+    ):
+        yield KeyedService(running, keys, client)

@@ -44,23 +44,29 @@ class Keys:
         return derive_secret(self.file.master_key(), key.kept.id)
 
 
+def reached_at(running: RunningService) -> str:
+    """The address to reach a service at that is bound to all addresses."""
+    return running.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - it is not bound here
+
+
 @dataclass(frozen=True)
 class KeyedService:
     """A running service that asks for keys."""
 
     running: RunningService
     keys: Keys
+    client: httpx.Client
 
     @property
     def url(self) -> str:
-        return self.running.url.replace("0.0.0.0", "127.0.0.1")  # noqa: S104 - it is bound to all, and reached at one
+        return reached_at(self.running)
 
     def call(self, method: str, path: str, key: NewKey | str | None, **more: Any) -> httpx.Response:
         """Send a request with a key, or with any other `Authorization`, or without."""
         headers = dict(more.pop("headers", {}))
         if key is not None:
             headers["authorization"] = key if isinstance(key, str) else f"Bearer {key.key}"
-        return httpx.request(method, self.url + path, headers=headers, timeout=60, **more)
+        return self.client.request(method, path, headers=headers, **more)
 
     def submit(self, body: Any, key: NewKey | str | None = None, **headers: str) -> httpx.Response:
         """Submit one submission, with the key of all scopes unless another is given."""

@@ -123,24 +123,21 @@ def test_nobody_gets_in_without_a_key_that_holds(
         "signed": ["AWS4-HMAC-SHA256 Credential=a/20260101/r/athena/aws4_request, SignedHeaders=host, Signature=0"],
     }[credential]
     headers = [("authorization", one) for one in sent]
-    with httpx.Client(base_url=keyed.url, timeout=60) as client:
-        for route, need in routes.items():
-            answer = client.request(route[0], concrete(route[1]), headers=headers)
-            if credential == "signed" and route == ATHENA:
-                continue  # tests of signatures have a module of their own
-            assert judged(answer, route) == ("in" if need == OPEN else "unknown"), route
+    for route, need in routes.items():
+        if credential == "signed" and route == ATHENA:
+            continue  # tests of signatures have a module of their own
+        answer = keyed.client.request(route[0], concrete(route[1]), headers=headers)
+        assert judged(answer, route) == ("in" if need == OPEN else "unknown"), route
 
 
 @pytest.mark.parametrize("scope", SCOPES)
 def test_a_key_opens_the_routes_of_its_scope_and_no_other(
     keyed: KeyedService, routes: dict[tuple[str, str], Any], by_scope: dict[Scope, NewKey], scope: Scope
 ) -> None:
-    headers = {"authorization": f"Bearer {by_scope[scope].key}"}
-    with httpx.Client(base_url=keyed.url, timeout=60, headers=headers) as client:
-        for route, need in routes.items():
-            answer = client.request(route[0], concrete(route[1]))
-            expected = "in" if need in (OPEN, scope) else f"lacks {need}"
-            assert judged(answer, route) == expected, route
+    for route, need in routes.items():
+        answer = keyed.call(route[0], concrete(route[1]), by_scope[scope])
+        expected = "in" if need in (OPEN, scope) else f"lacks {need}"
+        assert judged(answer, route) == expected, route
 
 
 def test_a_key_of_all_scopes_opens_every_route(keyed: KeyedService, routes: dict[tuple[str, str], Any]) -> None:
@@ -151,7 +148,7 @@ def test_a_key_of_all_scopes_opens_every_route(keyed: KeyedService, routes: dict
 def test_the_openapi_document_says_what_each_route_needs(
     keyed: KeyedService, routes: dict[tuple[str, str], Any]
 ) -> None:
-    document = httpx.get(f"{keyed.url}/schema/openapi.json").json()
+    document = keyed.client.get("/schema/openapi.json").json()
     assert document["components"]["securitySchemes"]["bearer"]["scheme"] == "bearer"
     told = 0
     for (method, path), need in routes.items():

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from service.clients import Client, client_of
 from service.cors import Cors
 from service.gate import Gate
 from service.keyring import Keyring
+from service.server import require_safe_address
+from service.settings import Settings, SettingsError
 from storage.access_keys import KeyFile, NewKey
+from storage.errors import CorruptData
 from storage.paths import StorePaths
 from tests.service.keys import now_us
 from tests.service.running_service import ACTIONLAKE, RunningService, running_service
@@ -79,7 +81,7 @@ def test_the_first_key_ends_being_open(served: Served) -> None:
 
 def test_a_revoked_key_is_refused_by_the_next_request(served: Served) -> None:
     kept = served.create()
-    for _ in range(100):
+    for _ in range(20):
         key = served.create()
         assert served.status(key) == 200
         served.file.revoke(key.kept.id)
@@ -181,11 +183,8 @@ def keys_command(*arguments: str, data: Path) -> str:
 
 def statuses(service: RunningService, key: str | None) -> set[int]:
     """The answers of several connections, so that every worker is asked."""
-    headers = {} if key is None else {"authorization": f"Bearer {key}"}
-    return {
-        httpx.post(f"{service.url}/api/submitlogs", json=EMPTY, headers={**headers, "connection": "close"}).status_code
-        for _ in range(12)
-    }
+    headers = {"connection": "close"} if key is None else {"connection": "close", "authorization": f"Bearer {key}"}
+    return {service.client.post("/api/submitlogs", json=EMPTY, headers=headers).status_code for _ in range(12)}
 
 
 def test_the_command_changes_what_every_worker_of_a_running_service_does(workers: RunningService) -> None:
@@ -203,26 +202,33 @@ def test_the_command_changes_what_every_worker_of_a_running_service_does(workers
     assert statuses(workers, key) == {200}
     keys_command("revoke", shown["id"], data=workers.data)
     assert statuses(workers, key) == {401}
-    assert httpx.get(f"{workers.url}/health/ready").status_code == 200
+    assert workers.client.get("/health/ready").status_code == 200
     (workers.data / "keys.json").write_bytes(b"{")
     assert statuses(workers, key) == {503}
-    assert httpx.get(f"{workers.url}/health/live").status_code == 200
-    ready = httpx.get(f"{workers.url}/health/ready")
+    assert workers.client.get("/health/live").status_code == 200
+    ready = workers.client.get("/health/ready")
     assert (ready.status_code, ready.json()["reason"]) == (503, "the keys cannot be read; the log says why")
 
 
 def test_a_service_does_not_start_over_damaged_keys_nor_on_a_network_when_all_have_gone(tmp_path: Path) -> None:
-    file = KeyFile(StorePaths.of(tmp_path / "data"))
-    made = file.create("app", ["submit"], now_us=now_us())
+    def start(host: str = "0.0.0.0", *, insecure: bool = False) -> None:  # noqa: S104
+        require_safe_address(Settings(data=str(tmp_path), host=host, insecure=insecure))
+
+    refused = pytest.raises(SettingsError, match="actionlake keys create")
+    start("127.0.0.1")
+    start(insecure=True)
+    with refused:
+        start()
+    file = KeyFile(StorePaths.of(tmp_path))
     file.create("old", ["submit"], now_us=1, expires_at_us=2)
+    with refused:
+        start()
+    made = file.create("app", ["submit"], now_us=now_us())
+    start()
     file.revoke(made.kept.id)
-
-    def start() -> str:
-        command = [ACTIONLAKE, "serve", "--data", str(tmp_path / "data"), "--host", "0.0.0.0", "--port", "0"]  # noqa: S104
-        done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
-        assert done.returncode == 1
-        return done.stderr
-
-    assert "actionlake keys create" in start()
+    with refused:
+        start()
     file.path.write_bytes(b"{}")
-    assert "keys.json" in start()
+    for host, insecure in (("127.0.0.1", False), ("0.0.0.0", True)):  # noqa: S104
+        with pytest.raises(CorruptData, match=r"keys\.json"):
+            start(host, insecure=insecure)

@@ -22,7 +22,7 @@ def preflight(keyed: KeyedService, path: str, origin: str) -> httpx.Response:
         "access-control-request-method": "POST",
         "access-control-request-headers": "authorization,content-type",
     }
-    return httpx.options(keyed.url + path, headers=headers)
+    return keyed.client.options(path, headers=headers)
 
 
 def cors_headers(response: httpx.Response) -> dict[str, str]:
@@ -62,8 +62,8 @@ def test_an_allowed_page_reads_answers_and_refusals(keyed: KeyedService) -> None
 def test_another_page_reads_nothing_and_needs_a_key_as_well(keyed: KeyedService) -> None:
     answer = keyed.call("GET", "/api/retrievelogs?userId=x", keyed.keys.all, headers={"origin": OTHER_ORIGIN})
     assert cors_headers(answer) == {}
-    simple = httpx.post(
-        f"{keyed.url}/api/flush", headers={"origin": OTHER_ORIGIN, "content-type": "text/plain"}, content=b"{}"
+    simple = keyed.client.post(
+        "/api/flush", headers={"origin": OTHER_ORIGIN, "content-type": "text/plain"}, content=b"{}"
     )
     assert simple.status_code == 401
 
