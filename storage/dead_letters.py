@@ -151,6 +151,13 @@ def delete_letters(execute: Execute, where: str, parameters: Sequence[Any]) -> i
     return int(count)
 
 
+def replace_original(execute: Execute, id_: int, original: bytes) -> None:
+    """Keep *original* of a letter instead of what it held: the whole of what is left, from its beginning."""
+    before = execute("SELECT length(original) FROM dead_letters WHERE id = ?", (id_,)).fetchone()[0]
+    execute("UPDATE dead_letters SET original = ?, action_index = NULL WHERE id = ?", (original, id_))
+    execute("UPDATE rejects SET bytes = bytes + ?", (len(original) - before,))
+
+
 def replace_provisional(
     execute: Execute, letters: Sequence[tuple[Rejection, int]], *, watermark: int, now_us: int
 ) -> None:

@@ -9,15 +9,18 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from storage.dead_letters import Execute, Mark, delete_letters, put_marks, read_rejects_state
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from storage.batch_columns import count_rows, decode_batch, encode_batch
+from storage.dead_letters import Execute, Mark, delete_letters, put_marks, read_rejects_state, replace_original
 from storage.errors import CommitRefused, RewriteConflict
 from storage.journal import Journal
 from storage.latch import Latch
-from storage.rejects_files import Row, decode_original, read_rows, remove_files, write_rows
+from storage.rejects_files import Row, decode_original, encode_original, read_rows, remove_files, write_rows
 from storage.rejects_table import RejectsFile, RejectsTable
 from storage.write_errors import write_errors_told
 
@@ -46,9 +49,27 @@ def names_user(original: bytes, user_id: str) -> bool:
     return False
 
 
-def is_of_user(user: str | None, original: Callable[[], bytes], user_id: str) -> bool:
-    """Tell whether a reject is the user's: by its submission, or by its text where that was no submission."""
-    return user == user_id if user is not None else names_user(original(), user_id)
+def without_user(
+    user: str | None, original: bytes, *, position: int | None, action_index: int | None, user_id: str
+) -> bytes | None:
+    """What stays of a reject's original without *user_id*: all of it, a part of a batch, or, where None, nothing.
+
+    A reject is the user's by its submission, or by its text where that was no submission. A batch of many users that
+    could not be flushed keeps the rows of the others, without those that an earlier commit took. One that cannot be
+    decoded holds nobody's actions any more, and may hold the user: nothing of it stays.
+    """
+    if user is not None:
+        return None if user == user_id else original
+    if position is None or original.startswith(b"{"):
+        return None if names_user(original, user_id) else original
+    try:
+        batch = decode_batch(original, rows=count_rows(original)).slice(action_index or 0)
+    except (pa.ArrowException, ValueError, KeyError, OSError, StopIteration):
+        return None
+    kept = batch.filter(pc.not_equal(batch.column("user_id"), user_id))
+    if kept.num_rows == batch.num_rows:
+        return original
+    return encode_batch(kept) if kept.num_rows else None
 
 
 def erase_letters(journal: Journal, user_id: str) -> int:
@@ -61,13 +82,19 @@ def erase_letters(journal: Journal, user_id: str) -> int:
     """
     with journal.writing() as execute:
         ids = [row[0] for row in execute("SELECT id FROM dead_letters WHERE user_id = ?", (user_id,))]
-        ids += [
-            row[0]
-            for row in execute("SELECT id, original FROM dead_letters WHERE user_id IS NULL")
-            if names_user(row[1], user_id)
-        ]
+        parts: list[tuple[bytes, int]] = []
+        for id_, original, position, action_index in execute(
+            "SELECT id, original, position, action_index FROM dead_letters WHERE user_id IS NULL"
+        ):
+            kept = without_user(None, original, position=position, action_index=action_index, user_id=user_id)
+            if kept is None:
+                ids.append(id_)
+            elif kept is not original:
+                parts.append((kept, id_))
         _delete(execute, ids, time.time_ns() // 1000)
-    return len(ids)
+        for kept, id_ in parts:
+            replace_original(execute, id_, kept)
+    return len(ids) + len(parts)
 
 
 def _delete(execute: Execute, ids: list[int], now_us: int) -> None:
@@ -103,11 +130,12 @@ def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: st
             try:
                 for file in snapshot.files:
                     rows = list(read_rows(folder, file))
-                    kept = [row for row in rows if not _row_is_of_user(row, user_id)]
-                    if len(kept) < len(rows):
-                        gone += len(rows) - len(kept)
+                    stays = [_row_without(row, user_id) for row in rows]
+                    changed = sum(one is not row for one, row in zip(stays, rows, strict=True))
+                    if changed:
+                        gone += changed
                         removed.append(file)
-                        added += write_rows(folder, file.date, kept)
+                        added += write_rows(folder, file.date, [one for one in stays if one is not None])
                 version = table.commit(
                     removed, added, planned_from=snapshot, source=source, watermark=snapshot.watermark
                 )
@@ -133,18 +161,37 @@ def count_rejects(journal: Journal, folder: Path, user_id: str) -> int:
     with journal.reading() as execute:
         letters = sum(
             1
-            for row in execute("SELECT user_id, original FROM dead_letters")
-            if row[0] == user_id or (row[0] is None and names_user(row[1], user_id))
+            for user, original, position, taken in execute(
+                "SELECT user_id, original, position, action_index FROM dead_letters"
+            )
+            if without_user(user, original, position=position, action_index=taken, user_id=user_id) is not original
         )
         source = read_rejects_state(execute).source
     snapshot = RejectsTable(folder).snapshot(source)
     return letters + sum(
-        1 for file in snapshot.files for row in read_rows(folder, file) if _row_is_of_user(row, user_id)
+        1 for file in snapshot.files for row in read_rows(folder, file) if _row_without(row, user_id) is not row
     )
 
 
-def _row_is_of_user(row: Row, user_id: str) -> bool:
-    return is_of_user(row["user_id"], lambda: decode_original(row["original"], row["original_encoding"]), user_id)
+def _row_without(row: Row, user_id: str) -> Row | None:
+    """The row itself, or what stays of it."""
+    original = decode_original(row["original"], row["original_encoding"])
+    kept = without_user(
+        row["user_id"],
+        original,
+        position=row["position"],
+        action_index=row["action_index"],
+        user_id=user_id,
+    )
+    if kept is None or kept is original:
+        return row if kept is original else None
+    text, encoding = encode_original(kept)
+    return row | {
+        "original": text,
+        "original_encoding": encoding,
+        "original_bytes": len(kept),
+        "action_index": None,
+    }
 
 
 def remove_unreferenced_rejects(folder: Path, *, older_than_s: float) -> list[Path]:

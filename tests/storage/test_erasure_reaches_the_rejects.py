@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import pyarrow as pa
 import pytest
 
+from storage.batch_columns import decode_batch, encode_batch
+from storage.dead_letters import delete_letters, read_rejects_state
 from storage.errors import RewriteConflict
+from storage.rejects import RejectsFilter
 from storage.rejects_erasure import erase_from_rejects, erase_letters, names_user, remove_unreferenced_rejects
 from storage.rejects_table import RejectsTable
 from storage.rejects_vacuum import RejectsVacuum
-from storage.store import Store
+from storage.store import Store, system_now_us
+from storage.submission import Rejection
+from tests.storage.building import execute, put
 from tests.storage.rejecting import ids_everywhere, in_table, mover, reject, reject_line, table_files
 
 
@@ -123,3 +129,40 @@ def test_old_files_of_the_table_go_after_a_grace_and_no_others(store: Store) -> 
     vacuum.run()
     assert len(table_files(store.paths.data)) == 1
     assert ids_everywhere(store) == [1, 2, 3, 4]
+
+
+def a_batch(*users: str) -> bytes:
+    n = len(users)
+    return encode_batch(
+        pa.RecordBatch.from_pydict(
+            {
+                "time": pa.array([1_700_000_000_000_000] * n, pa.int64()),
+                "utc_offset_minutes": pa.array([0] * n, pa.int16()),
+                "type": pa.array(["click"] * n).dictionary_encode().cast(pa.dictionary(pa.int16(), pa.string())),
+                "user_id": pa.array(users),
+                "session_id": pa.nulls(n, pa.string()),
+                "properties": pa.array(["{}"] * n),
+            }
+        )
+    )
+
+
+@pytest.mark.parametrize("in_table", [False, True])
+def test_a_batch_that_could_not_be_flushed_keeps_the_rows_of_the_others(store: Store, in_table: bool) -> None:
+    put(store, 3)
+    letters = [(a_batch("anna", "bob", "anna"), 1), (a_batch("anna"), 2), (a_batch("bob"), 3)]
+    store.journal.move_to_dead_letters(
+        [(Rejection(None, None, "unflushable", "", payload, None, None), at) for payload, at in letters],
+        watermark=0,
+        now_us=system_now_us(),
+    )
+    execute(store.paths.journal, "UPDATE journal SET trimmed_position = 3")
+    if in_table:
+        mover(store).flush()
+    assert sum(erase(store, "anna")) == 2
+    page = store.rejects.page(RejectsFilter(), descending=False, after=None, limit=10, bytes_max=10**9)
+    assert [one.place.id for one in page.rejects] == [1, 3]
+    assert [decode_batch(one.original, rows=1).column("user_id").to_pylist() for one in page.rejects] == [["bob"]] * 2
+    with store.journal.writing() as writing:
+        delete_letters(writing, "TRUE", ())
+        assert read_rejects_state(writing).bytes == 0
