@@ -417,7 +417,8 @@ class Store:
             return
         with self.journal.writing() as execute:
             execute("UPDATE rejects SET flush_requested_id = max(flush_requested_id, ?)", (target,))
-        while state.moved_through < target:
+        # Letters that an erasure deletes meanwhile are never moved.
+        while state.moved_through < min(target, state.head):
             latch.check()
             if self._leader is not None:
                 self._leader.wake()

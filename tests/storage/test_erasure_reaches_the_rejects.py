@@ -7,7 +7,7 @@ import pytest
 
 from storage.batch_columns import decode_batch, encode_batch
 from storage.dead_letters import delete_letters, read_rejects_state
-from storage.errors import RewriteConflict
+from storage.errors import Overloaded, RewriteConflict
 from storage.rejects import RejectsFilter
 from storage.rejects_erasure import erase_from_rejects, erase_letters, names_user, remove_unreferenced_rejects
 from storage.rejects_table import RejectsTable
@@ -166,3 +166,14 @@ def test_a_batch_that_could_not_be_flushed_keeps_the_rows_of_the_others(store: S
     with store.journal.writing() as writing:
         delete_letters(writing, "TRUE", ())
         assert read_rejects_state(writing).bytes == 0
+
+
+def test_a_flush_does_not_wait_for_letters_that_an_erasure_deletes_meanwhile(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reject(store, "scroll", user="anna")
+    with pytest.raises(Overloaded):
+        store.flush(timeout_s=0)
+    monkeypatch.setattr("storage.store.time.sleep", lambda _: erase_letters(store.journal, "anna"))
+    store.flush(timeout_s=20)
+    assert store.journal.dead_letters() == 0
