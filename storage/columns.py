@@ -94,6 +94,17 @@ def encode_columns(
     return columns + zlib.crc32(columns).to_bytes(_CHECKSUM_BYTES, "little")
 
 
+def _check_row(row: JournalRow) -> None:
+    given = row_checksum(row.first_position, row.last_position, row.received_at_us, row.user_id, row.session_id)
+    if row.checksum not in (None, given):
+        raise ValueError("the checksum of the row does not match: the journal's file is damaged")
+
+
+def row_checksum(first: int, last: int, received_at_us: int, user_id: str, session_id: str | None) -> int:
+    """Sum up what a row of the journal holds beside its payload, which has a checksum of its own."""
+    return zlib.crc32(f"{first} {last} {received_at_us} {user_id}\0{session_id}".encode("utf-8", "surrogatepass"))
+
+
 class JournalRow(msgspec.Struct, gc=False):
     """One submission as it lies in the journal: positions `first_position` to `last_position`, both included.
 
@@ -106,6 +117,7 @@ class JournalRow(msgspec.Struct, gc=False):
     user_id: str
     session_id: str | None
     payload: bytes
+    checksum: int | None = None
 
     @property
     def actions(self) -> int:
@@ -167,6 +179,7 @@ def rows_to_table(rows: Iterable[JournalRow], journal: str, schema: ActionSchema
 
 def _batch_to_table(row: JournalRow, journal: str, schema: ActionSchema | TableColumns) -> pa.Table:
     try:
+        _check_row(row)
         batch = decode_batch(row.payload, rows=row.actions)
         _require_times(batch.column("time"))
     except (pa.ArrowException, ValueError, KeyError, OSError, StopIteration) as error:
@@ -202,6 +215,7 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | T
     n = 0
     for row in rows:
         try:
+            _check_row(row)
             columns = _decode(row)
         except (msgspec.DecodeError, ValueError) as error:
             where = f"journal {journal}, positions {row.first_position} to {row.last_position}"

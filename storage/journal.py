@@ -21,7 +21,7 @@ from typing import Any, Final
 
 import apsw
 
-from storage.columns import JournalRow
+from storage.columns import JournalRow, row_checksum
 from storage.dead_letters import (
     count_dead_letters,
     has_provisional,
@@ -34,6 +34,7 @@ from storage.durable_files import fsync_path, make_durable_folder
 from storage.erased_rows import ErasedRows
 from storage.erasure_records import keep_after_new_id, read_erased_rows
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
+from storage.head_mark import HeadMark
 from storage.idempotency import delete_keys, newest_key_beyond, remember_keys, without_repetitions
 from storage.journal_records import SCHEMA_VERSION, STATE, Append, JournalState, upgrade_statements
 from storage.latch import Latch
@@ -51,7 +52,14 @@ _POSITION_MAX: Final = (1 << 63) - 1
 _PRAGMAS: Final = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "auto_vacuum": 2}
 
 
-_ROWS: Final = "SELECT first_position, last_position, received_at_us, user_id, session_id, payload FROM submissions"
+_ROWS: Final = (
+    "SELECT first_position, last_position, received_at_us, user_id, session_id, payload, checksum FROM submissions"
+)
+
+
+def mark_of(path: Path) -> Path:
+    """Where the note lies of what the journal at *path* has acknowledged."""
+    return path.with_suffix(".head")
 
 
 def new_journal_id() -> str:
@@ -84,9 +92,11 @@ class Journal:
         self._append_lock = threading.Lock()
         self._read_lock = threading.Lock()
         self._upkeep_lock = threading.Lock()
+        self._mark: HeadMark | None = None
         with self._translated():
             self._reader = self._connect(read_only=latch is None)
             if latch is not None:
+                self._mark = HeadMark(mark_of(path))
                 self._appender = self._connect(read_only=False)
                 self._upkeep = self._connect(read_only=False)
             self.bytes_known = self.state().bytes
@@ -167,7 +177,10 @@ class Journal:
         version = connection.pragma("user_version")
         if version != SCHEMA_VERSION:
             raise CorruptData(f"{self.path} is not a journal of format {SCHEMA_VERSION} (it says {version})")
-        if not read_only:
+        if read_only:
+            # The last to close copies the log into the database; one that cannot write must not try.
+            connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
+        else:
             connection.execute("PRAGMA journal_mode = WAL")
             connection.execute("PRAGMA synchronous = FULL")
             connection.execute("PRAGMA secure_delete = ON")
@@ -201,9 +214,10 @@ class Journal:
             self._check_latch()
             fresh, outcomes = without_repetitions(execute, group)
             rows = [(one, submission) for one in fresh for submission in one.submissions]
-            self._insert_submissions(execute, [submission for _, submission in rows], now_us)
+            head = self._insert_submissions(execute, [submission for _, submission in rows], now_us)
             self._insert_dead_letters(execute, [rejection for one in fresh for rejection in one.rejections], now_us)
             remember_keys(execute, fresh, now_us)
+        self._note_head(head)
         return outcomes
 
     def append_decided(
@@ -224,17 +238,25 @@ class Journal:
             self._check_latch()
             first_position = execute("SELECT next_position FROM journal").fetchone()[0]
             submissions, rejections = decide(execute, first_position)
-            self._insert_submissions(execute, submissions, now_us)
+            head = self._insert_submissions(execute, submissions, now_us)
             self._insert_dead_letters(execute, rejections, now_us)
+        self._note_head(head)
+
+    def _note_head(self, head: int | None) -> None:
+        if head is not None and self._mark is not None:
+            self._mark.note(head)
 
     def _insert_dead_letters(self, execute: Callable[..., Any], rejections: Sequence[Rejection], now_us: int) -> None:
         if rejections:
             insert_dead_letters(execute, [(rejection, None) for rejection in rejections], now_us)
             self.reject_bytes_known = read_rejects_state(execute).bytes
 
-    def _insert_submissions(self, execute: Callable[..., Any], submissions: Sequence[Submission], now_us: int) -> None:
+    def _insert_submissions(
+        self, execute: Callable[..., Any], submissions: Sequence[Submission], now_us: int
+    ) -> int | None:
+        """Insert rows at the next positions; return the last of these, None if there are no rows."""
         if not submissions:
-            return
+            return None
         actions = sum(submission.actions for submission in submissions)
         size = sum(_row_bytes(s.user_id, s.session_id, s.payload) for s in submissions)
         next_position, self.bytes_known = execute(
@@ -245,13 +267,16 @@ class Journal:
         values: list[Any] = []
         for submission in submissions:
             last = position + submission.actions - 1
-            values += (position, last, now_us, submission.user_id, submission.session_id, submission.payload)
+            user, session = submission.user_id, submission.session_id
+            checksum = row_checksum(position, last, now_us, user, session)
+            values += (position, last, now_us, user, session, submission.payload, checksum)
             position = last + 1
         # One statement for many rows: each statement gives up the interpreter's lock and has to win it back.
         for start in range(0, len(submissions), _INSERT_ROWS_MAX):
-            part = values[start * 6 : (start + _INSERT_ROWS_MAX) * 6]
-            places = ",".join(["(?,?,?,?,?,?)"] * (len(part) // 6))
+            part = values[start * 7 : (start + _INSERT_ROWS_MAX) * 7]
+            places = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
             execute(f"INSERT INTO submissions VALUES {places}", part)  # noqa: S608
+        return int(position) - 1
 
     # Reading
 
@@ -493,6 +518,12 @@ class Journal:
             if step < _KEYS_PER_TRANSACTION:
                 return deleted
 
+    def begin_mark(self) -> None:
+        """Let the note of what was acknowledged begin anew with what is there. Only after recovery."""
+        if self._mark is not None:
+            state = self.state()
+            self._mark.begin(state.id, state.head)
+
     def take_new_id(self, new: str) -> None:
         """Give a journal that was rolled back the id *new*, without the rows, which the lake has under the old one.
 
@@ -568,6 +599,9 @@ class Journal:
             if self._latch is not None:
                 self._appender.close()
                 self._upkeep.close()
+            if self._mark is not None:
+                self._mark.close()
+                self._mark = None
 
     # Errors
 
@@ -613,7 +647,7 @@ class Journal:
             raise DiskFull("no space left on the journal's disk", retry_after_s=5) from error
         except apsw.BusyError as error:
             raise Overloaded("the journal was busy for too long") from error
-        except (apsw.CorruptError, apsw.NotADBError) as error:
+        except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
             reason = f"the journal {self.path} is damaged ({error}); restore it from a backup, or move it away"
             self._set_latch(reason)
             raise CorruptData(reason) from error

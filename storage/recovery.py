@@ -19,9 +19,11 @@ from dataclasses import dataclass
 
 from storage.durable_files import make_durable_folder
 from storage.errors import CorruptData
-from storage.journal import Journal, new_journal_id
+from storage.head_mark import noted
+from storage.journal import Journal, mark_of, new_journal_id
 from storage.lake import Lake, newest_version
 from storage.latch import Latch
+from storage.log_replay import read_log
 from storage.paths import StorePaths
 from storage.rejects_recovery import recover_rejects
 from storage.schema import ActionSchema
@@ -71,6 +73,7 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
     had_journal = paths.journal.exists()
     had_table = newest_version(paths.table) >= 0 and (had_journal or not is_torn_creation(paths.table))
     if had_journal:
+        _require_what_was_acknowledged(paths)
         Journal.upgrade(paths.journal)
     if not had_table and had_journal:
         _require_untouched(paths, latch)
@@ -113,6 +116,7 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
         else:
             journal.record_durable(version)
         rejects = recover_rejects(paths.rejects, journal)
+        journal.begin_mark()
         latch.clear()
         return RecoveryReport(
             created=not had_table and not had_journal,
@@ -124,6 +128,30 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
         )
     finally:
         journal.close()
+
+
+def _require_what_was_acknowledged(paths: StorePaths) -> None:
+    """Look, before anything is written, whether the journal ends earlier than it once said it did.
+
+    By a connection for reading only: a write-ahead log with a damaged frame in the middle stays as it is, so that what
+    follows the damage can still be looked at.
+    """
+    journal_id, acknowledged = noted(mark_of(paths.journal))
+    if not journal_id:
+        return
+    journal = Journal(paths.journal, None)
+    try:
+        state = journal.state()
+    finally:
+        journal.close()
+    if state.id == journal_id and acknowledged > state.head:
+        watermark = read_log(paths.table).watermarks.get(state.id, 0)
+        if acknowledged > watermark:
+            raise CorruptData(
+                f"the journal {paths.journal} ends at position {state.head}, and {acknowledged} was acknowledged: its"
+                f" write-ahead log {paths.journal}-wal is damaged, or it is an older copy; restore it from a backup, or"
+                f" remove {mark_of(paths.journal)} to go on without the actions that are missing"
+            )
 
 
 def _take_new_id(journal: Journal, lake: Lake) -> None:

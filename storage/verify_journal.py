@@ -8,7 +8,8 @@ from typing import Final
 
 from storage.columns import JournalRow, rows_to_table
 from storage.errors import CorruptData, StoreError
-from storage.journal import Journal
+from storage.head_mark import noted
+from storage.journal import Journal, mark_of
 from storage.journal_records import JournalState
 from storage.latch import Latch
 from storage.paths import StorePaths
@@ -45,6 +46,8 @@ def verify_journal(
     Its write-ahead log cannot be emptied meanwhile. Memory is bounded by some thousand submissions.
     """
     try:
+        # Before the journal is read, so that what is acknowledged in between is no contradiction.
+        acknowledged = _acknowledged(paths)
         journal = Journal(paths.journal, None)
     except StoreError as error:
         return _unreadable(paths, str(error))
@@ -55,10 +58,10 @@ def verify_journal(
         with journal.pinned() as (state, rows_above):
             watermark = watermarks.get(state.id, 0)
             if state.trimmed_position > watermark or state.lake_version_min > version:
-                wrong = _against_table(paths, state, watermark, version)
+                wrong = _against_table(paths, state, watermark, version, acknowledged)
                 return JournalFindings(state, 0, behind=True, complete=False, problems=wrong)
             rows, problems = _check_rows(paths, schema, state, rows_above(watermark), watermark)
-        problems += _against_table(paths, state, watermark, version)
+        problems += _against_table(paths, state, watermark, version, acknowledged)
         complete = not journal.may_have_left_rows_out()
         return JournalFindings(state, rows, behind=False, complete=complete, problems=tuple(problems))
     except StoreError as error:
@@ -121,7 +124,14 @@ def _decoded(
     return sum(row.actions for row in rows)
 
 
-def _against_table(paths: StorePaths, state: JournalState, watermark: int, version: int) -> tuple[Problem, ...]:
+def _acknowledged(paths: StorePaths) -> dict[str, int]:
+    page = mark_of(paths.journal)
+    return {journal: head for journal, head in [noted(page)] if journal}
+
+
+def _against_table(
+    paths: StorePaths, state: JournalState, watermark: int, version: int, acknowledged: dict[str, int]
+) -> tuple[Problem, ...]:
     wrong: list[tuple[str, str]] = []
     if state.trimmed_position > watermark:
         wrong.append(
@@ -135,6 +145,14 @@ def _against_table(paths: StorePaths, state: JournalState, watermark: int, versi
             (
                 f"ends at position {state.head}, and the table has {watermark}: it is an older copy",
                 "start the service, which gives it a new id; what was only in the newer journal is lost",
+            )
+        )
+    if acknowledged.get(state.id, 0) > max(state.head, watermark):
+        wrong.append(
+            (
+                f"ends at position {state.head}, and {acknowledged[state.id]} was acknowledged: its write-ahead log"
+                f" {paths.journal.name}-wal is damaged, or it is an older copy",
+                RESTORE,
             )
         )
     if state.trimmed_position > state.head:

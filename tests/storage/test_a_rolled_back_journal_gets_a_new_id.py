@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from storage.errors import CorruptData
+from storage.journal import mark_of
 from storage.paths import StorePaths
 from storage.store import Store
 from tests.storage.building import (
@@ -101,6 +102,10 @@ def test_a_copy_that_holds_more_than_the_table_keeps_its_id_and_its_rows(folder:
     with store_in(folder) as store:
         put(store, 4)
     shutil.copy(backup, journal)
+    # Four acknowledged actions are gone: not without a word.
+    with pytest.raises(CorruptData, match="ends at position 6, and 10 was acknowledged"):
+        opened(folder)
+    mark_of(journal).unlink()
     store, report = opened(folder)
     assert not report.journal_rolled_back
     assert positions(store) == through(6)
