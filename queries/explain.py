@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from queries.pruning import Pruned, PruningStep, RetrievalFilter
+from queries.file_index import RetrievalFilter
+from queries.pruning import Pruned, PruningStep
 from storage.data_files import DataFile
 
 

@@ -1,30 +1,42 @@
-"""Retrieval by user, type and time, from one pinned view: the files that can hold it, and the hot rows.
+"""Retrieval by user, type and time, from one pinned view: the files that can hold it, and what is in memory of it.
 
-DuckDB gets an explicit list of files, pruned by partition and bounds of time, and prunes row groups by their
-statistics. Rows are turned into JSON texts inside DuckDB, so that no Python runs per row.
+DuckDB gets an explicit list of files (`queries.sources`) and prunes row groups by their statistics. A page reads files
+from its own end of time, and stops when no other can hold a row of it. Rows are turned into JSON texts inside DuckDB,
+so that no Python runs per row.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Final, Literal
+from typing import Final
 
 import pyarrow as pa
 
 from queries.action_rows import action_json_sql
 from queries.engine import QueryConnection
-from queries.paging import decode_cursor, encode_cursor, fingerprint
-from queries.pruning import Pruned, RetrievalFilter, prune
+from queries.file_index import RetrievalFilter
+from queries.paging import Cursor, decode_cursor, encode_cursor, fingerprint
+from queries.pruning import Pruned
+from queries.reading_order import reading_steps
+from queries.sources import Order, PageBounds, Sources, find_sources
 from queries.without_erased import ERASED_ROWS, without_erased
 from storage.data_files import DataFile
 from storage.erased_rows import ErasedRows
 from storage.file_names import all_have_columns
 from storage.store import ReadView
 
-Order = Literal["asc", "desc"]
-
-_ROW_COLUMNS: Final = "user_id, session_id, time, utc_offset_minutes, type, properties, journal, position"
+ROW_COLUMNS: Final = (
+    "user_id",
+    "session_id",
+    "time",
+    "utc_offset_minutes",
+    "type",
+    "properties",
+    "journal",
+    "position",
+)
+_ROW_COLUMNS: Final = ", ".join(ROW_COLUMNS)
 _HIVE: Final = "hive_partitioning = true, hive_types = {'date': DATE, 'type': VARCHAR}"
 
 
@@ -54,12 +66,14 @@ class RetrievalPage:
     Attributes:
         rows: a JSON text for each action, in the order asked for.
         next: the cursor of the next page, or None if this is the last.
+        copied_files: files of the history's runs among those that were opened.
     """
 
     rows: Sequence[str]
     next: str | None
     statistics: ScanStatistics
     pruned: Pruned
+    copied_files: int
 
 
 class RetrievalQuery:
@@ -91,17 +105,17 @@ class RetrievalQuery:
         self,
         connection: QueryConnection,
         files: Sequence[DataFile],
-        hot: pa.Table,
+        memory: pa.Table,
         erased: ErasedRows,
         *,
         columns: Sequence[str] | None = None,
     ) -> str:
-        """Return SQL for the rows that meet all conditions; registers *hot*, and *erased* if there are any.
+        """Return SQL for the rows that meet all conditions; registers *memory*, and *erased* if there are any.
 
         Args:
             connection: to run it on.
             files: that can hold such rows.
-            hot: the rows that are in no file.
+            memory: rows that are in none of them.
             erased: which rows of the files are to be left out; whoever asks for one user pays for that user's only.
             columns: all columns of the table, where they are wanted; the ones of a JSON answer, which every file has,
                 otherwise.
@@ -113,24 +127,24 @@ class RetrievalQuery:
             connection.register(ERASED_ROWS, erased.as_table())
         if files:
             self.parameters["files"] = [one.path for one in files]
-        if hot.num_rows or not files or columns is not None:
-            connection.register("hot_rows", hot)
+        if memory.num_rows or not files or columns is not None:
+            connection.register("memory_rows", memory)
         if columns is not None:
-            # Files from before a column was added lack it, perhaps all of them: the hot rows, if only as an empty
+            # Files from before a column was added lack it, perhaps all of them: the rows in memory, if only as an empty
             # table, say what columns there are.
             quoted = [f'"{name}"' for name in columns]
             names = ", ".join(quoted)
-            by_name = "" if all_have_columns((one.path for one in files), hot.schema) else ", union_by_name = true"
+            by_name = "" if all_have_columns((one.path for one in files), memory.schema) else ", union_by_name = true"
             stored = f"SELECT * FROM read_parquet($files, {_HIVE}{by_name}) UNION ALL BY NAME "  # noqa: S608
-            everything = f"{stored if files else ''}SELECT * FROM hot_rows"  # noqa: S608
+            everything = f"{stored if files else ''}SELECT * FROM memory_rows"  # noqa: S608
             chosen = f"SELECT {names} FROM ({everything}) WHERE {condition}"  # noqa: S608
             return without_erased(chosen, quoted) if erased else chosen
         parts = []
         if files:
             stored = f"SELECT {_ROW_COLUMNS} FROM read_parquet($files, {_HIVE}) WHERE {condition}"  # noqa: S608
-            parts.append(without_erased(stored, _ROW_COLUMNS.split(", ")) if erased else stored)
-        if hot.num_rows or not files:
-            parts.append(f"SELECT {_ROW_COLUMNS} FROM hot_rows WHERE {condition}")  # noqa: S608
+            parts.append(without_erased(stored, ROW_COLUMNS) if erased else stored)
+        if memory.num_rows or not files:
+            parts.append(f"SELECT {_ROW_COLUMNS} FROM memory_rows WHERE {condition}")  # noqa: S608
         return " UNION ALL ".join(parts)
 
 
@@ -146,47 +160,104 @@ def retrieve_page(connection: QueryConnection, view: ReadView, request: Retrieva
         InvalidInput: the cursor is none, or belongs to another question.
         QueryStopped: the connection was interrupted.
     """
-    asked = request.filter
     question = question_of(request)
-    query = RetrievalQuery(asked)
-    pruned_by = asked
-    if request.cursor is not None:
-        pruned_by = _go_on(query, asked, request, question)
-    pruned = prune(view.files, pruned_by, view.shortcuts.files_with)
-    direction = "ASC" if request.order == "asc" else "DESC"
-    source = query.source(connection, pruned.files, view.hot, view.erased)
-    order = f"time {direction}, journal {direction}, position {direction}"
-    sql = (
-        f"SELECT {action_json_sql()} AS row, epoch_us(time) AS time_us, journal, position"  # noqa: S608
-        f" FROM (SELECT * FROM ({source}) ORDER BY {order} LIMIT {request.limit + 1}) ORDER BY {order}"
-    )
-    result = connection.fetch(sql, query.parameters)
+    cursor = None if request.cursor is None else decode_cursor(request.cursor, question)
+    asked = request.filter if cursor is None else _from_cursor(request.filter, request.order, cursor)
+    # One more than a page tells whether there is another.
+    rows_max = request.limit + 1
+    beyond = None if cursor is None else (cursor.time_us, cursor.journal, cursor.position)
+    sources = find_sources(view, asked, ROW_COLUMNS, page=PageBounds(request.order, rows_max, beyond))
+    reader = _PageReader(connection, asked, request.order, rows_max, cursor, view.erased)
+    result = reader.read(sources)
     following = None
     if result.num_rows > request.limit:
         result = result.slice(0, request.limit)
         last = result.slice(request.limit - 1).to_pylist()[0]
         following = encode_cursor(question, last["time_us"], last["journal"], last["position"])
-    statistics = ScanStatistics(len(pruned.files), len(view.files), connection.bytes_read())
-    return RetrievalPage(result["row"].to_pylist(), following, statistics, pruned)
-
-
-def _go_on(
-    query: RetrievalQuery, asked: RetrievalFilter, request: RetrievalRequest, question: bytes
-) -> RetrievalFilter:
-    """Restrict the query to what lies beyond the cursor; return the filter that prunes files for that."""
-    assert request.cursor is not None
-    cursor = decode_cursor(request.cursor, question)
-    ascending = request.order == "asc"
-    compare = ">" if ascending else "<"
-    query.where(
-        f"time {compare}= make_timestamptz($cursor_us) AND (time {compare} make_timestamptz($cursor_us) OR"
-        f" journal {compare} $cursor_journal OR (journal = $cursor_journal AND position {compare} $cursor_position))",
-        cursor_us=cursor.time_us,
-        cursor_journal=cursor.journal,
-        cursor_position=cursor.position,
+    statistics = ScanStatistics(
+        reader.read_files + sources.copied_files, len(view.files), reader.read_bytes + sources.copied_bytes
     )
-    if ascending:
+    return RetrievalPage(result["row"].to_pylist(), following, statistics, sources.pruned, sources.copied_files)
+
+
+def _from_cursor(asked: RetrievalFilter, order: Order, cursor: Cursor) -> RetrievalFilter:
+    """Restrict what is asked for to what can lie beyond the cursor."""
+    if order == "asc":
         from_us = cursor.time_us if asked.from_us is None else max(asked.from_us, cursor.time_us)
         return replace(asked, from_us=from_us)
     to_us = cursor.time_us if asked.to_us is None else min(asked.to_us, cursor.time_us)
     return replace(asked, to_us=to_us)
+
+
+class _PageReader:
+    """Reads the first rows of what is asked for, files step by step from their end of time."""
+
+    def __init__(
+        self,
+        connection: QueryConnection,
+        asked: RetrievalFilter,
+        order: Order,
+        rows_max: int,
+        cursor: Cursor | None,
+        erased: ErasedRows,
+    ) -> None:
+        self._connection = connection
+        self._asked = asked
+        self._rows_max = rows_max
+        self._cursor = cursor
+        self._erased = erased
+        self._ascending = order == "asc"
+        direction = "ASC" if self._ascending else "DESC"
+        self._order = f"time {direction}, journal {direction}, position {direction}"
+        self.read_files = 0
+        self.read_bytes = 0
+
+    def read(self, sources: Sources) -> pa.Table:
+        """Return the rows as JSON texts, with their time, journal and position."""
+        memory = sources.memory
+        steps = reading_steps(
+            sources.files,
+            ascending=self._ascending,
+            rows=self._rows_max,
+            of_one_user=self._asked.user_id is not None,
+            begin_with_none=memory.num_rows >= self._rows_max,
+        )
+        for step in steps[:-1]:
+            memory = self._fetch(_ROW_COLUMNS, step.files, memory)
+            if memory.num_rows == self._rows_max and step.is_beyond(_last_time_us(memory)):
+                return self._fetch(_RENDERED, (), memory)
+        return self._fetch(_RENDERED, steps[-1].files, memory)
+
+    def _fetch(self, columns: str, files: Sequence[DataFile], memory: pa.Table) -> pa.Table:
+        query = RetrievalQuery(self._asked)
+        if self._cursor is not None:
+            self._go_on(query, self._cursor)
+        source = query.source(self._connection, files, memory, self._erased)
+        sql = (
+            f"SELECT {columns} FROM (SELECT * FROM ({source}) ORDER BY {self._order} LIMIT {self._rows_max})"  # noqa: S608
+            f" ORDER BY {self._order}"
+        )
+        result = self._connection.fetch(sql, query.parameters)
+        if files:
+            self.read_files += len(files)
+            self.read_bytes += self._connection.bytes_read()
+        return result
+
+    def _go_on(self, query: RetrievalQuery, cursor: Cursor) -> None:
+        """Restrict the query to what lies beyond the cursor."""
+        compare = ">" if self._ascending else "<"
+        query.where(
+            f"time {compare}= make_timestamptz($cursor_us) AND (time {compare} make_timestamptz($cursor_us) OR"
+            f" journal {compare} $cursor_journal OR"
+            f" (journal = $cursor_journal AND position {compare} $cursor_position))",
+            cursor_us=cursor.time_us,
+            cursor_journal=cursor.journal,
+            cursor_position=cursor.position,
+        )
+
+
+_RENDERED: Final = f"{action_json_sql()} AS row, epoch_us(time) AS time_us, journal, position"
+
+
+def _last_time_us(rows: pa.Table) -> int:
+    return int(rows["time"][rows.num_rows - 1].cast(pa.int64()).as_py())

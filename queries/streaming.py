@@ -16,9 +16,11 @@ import pyarrow as pa
 
 from queries.action_rows import CSV_HEADER, action_stream_sql
 from queries.engine import QueryConnection
+from queries.file_index import RetrievalFilter
 from queries.formats import ByteStream, Format, encode, encode_lines
-from queries.pruning import Pruned, RetrievalFilter, prune
-from queries.retrieval import Order, RetrievalQuery, ScanStatistics
+from queries.pruning import Pruned
+from queries.retrieval import ROW_COLUMNS, RetrievalQuery, ScanStatistics
+from queries.sources import Order, PageBounds, Sources, find_sources
 from storage.data_files import DataFile
 from storage.store import ReadView
 
@@ -70,11 +72,17 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
     Raises:
         QueryStopped: the connection was interrupted; also from the content.
     """
-    pruned = prune(view.files, request.filter, view.shortcuts.files_with)
-    slices = plan_slices(pruned.files, request.filter, rows_max=SLICE_ROWS)
+    typed = request.format in (Format.ARROW, Format.PARQUET)
+    sources = find_sources(
+        view,
+        request.filter,
+        view.schema.table_schema.names if typed else ROW_COLUMNS,
+        page=None if request.limit is None else PageBounds(request.order, request.limit, None),
+    )
+    slices = plan_slices(sources.files, request.filter, rows_max=SLICE_ROWS)
     if request.order == "desc":
         slices.reverse()
-    batches = _batches(connection, view, request, slices)
+    batches = _batches(connection, view, request, slices, sources)
     # The first batch tells the columns' types, and that the query is right, before anything is sent.
     first = next(batches)
     rows = _prepended(first, batches)
@@ -85,8 +93,12 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
             content = encode_lines(rows, header=CSV_HEADER)
         case _:
             content = encode(first.schema, rows, request.format)
-    planned = ScanStatistics(len(pruned.files), len(view.files), sum(one.size_bytes for one in pruned.files))
-    return RetrievalStream(content, planned, pruned)
+    planned = ScanStatistics(
+        len(sources.files) + sources.copied_files,
+        len(view.files),
+        sum(one.size_bytes for one in sources.files) + sources.copied_bytes,
+    )
+    return RetrievalStream(content, planned, sources.pruned)
 
 
 def plan_slices(files: Sequence[DataFile], asked: RetrievalFilter, *, rows_max: int) -> list[Slice]:
@@ -138,7 +150,7 @@ def _cut_day(day: int, files: Sequence[DataFile], *, rows_max: int, low: int, hi
 
 
 def _batches(
-    connection: QueryConnection, view: ReadView, request: StreamRequest, slices: Sequence[Slice]
+    connection: QueryConnection, view: ReadView, request: StreamRequest, slices: Sequence[Slice], sources: Sources
 ) -> Iterator[pa.RecordBatch]:
     """Yield the rows of all slices, at least one batch, which may be empty."""
     left = request.limit
@@ -150,7 +162,11 @@ def _batches(
         asked = replace(request.filter, from_us=one.from_us, to_us=one.to_us)
         query = RetrievalQuery(asked)
         source = query.source(
-            connection, one.files, view.hot, view.erased, columns=view.schema.table_schema.names if typed else None
+            connection,
+            one.files,
+            sources.memory,
+            view.erased,
+            columns=view.schema.table_schema.names if typed else None,
         )
         limit = "" if left is None else f" LIMIT {left}"
         sql = f"SELECT {selected} FROM (SELECT * FROM ({source}) ORDER BY {order}{limit}) ORDER BY {order}"  # noqa: S608

@@ -107,3 +107,14 @@ def journal_readings(store: Store) -> list[Reading]:
         Reading("actionlake_rejects_table_bytes", "Bytes of these files", in_table.bytes),
         Reading("actionlake_store_failed", "1 after a failed write, until a restart", float(failed)),
     ]
+
+
+def shortcut_readings(store: Store) -> list[Reading]:
+    """Read how much of the table can be found by user without opening its files."""
+    status = store.shortcut_status()
+    return [
+        Reading("actionlake_filtered_files", "Data files whose users are known", status.filtered_files),
+        Reading("actionlake_history_rows", "Rows of the table that are copied, arranged by user", status.copied_rows),
+        Reading("actionlake_history_runs", "Runs that these copies are in", status.runs),
+        Reading("actionlake_history_bytes", "Bytes of these runs", status.runs_bytes),
+    ]

@@ -19,10 +19,11 @@ from litestar.types import Receive
 
 from queries.engine import Engine, QueryConnection
 from queries.explain import explain_retrieval
+from queries.file_index import RetrievalFilter
 from queries.formats import Format, NotAcceptable, UnknownFormat, negotiate
 from queries.paging import decode_cursor
-from queries.pruning import RetrievalFilter
-from queries.retrieval import Order, RetrievalPage, RetrievalRequest, ScanStatistics, question_of, retrieve_page
+from queries.retrieval import RetrievalPage, RetrievalRequest, ScanStatistics, question_of, retrieve_page
+from queries.sources import Order
 from queries.streaming import RetrievalStream, StreamRequest, stream_retrieval
 from service.clients import Client, client_of, needs
 from service.metrics import Metrics

@@ -151,6 +151,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(ge=0, description="Memory of each process, and disk, for knowing which users a file holds; 0 is off."),
     ] = 256 * _MIB
+    history_bytes_share_max: Annotated[
+        float,
+        Meta(ge=0, le=4, description="Disk for copies arranged by user, as a share of the table's bytes; 0 is off."),
+    ] = 1.25
+    history_rest_ms: Annotated[
+        int, Meta(ge=0, description="A data file is copied for histories when it has not changed for this long.")
+    ] = 3_600_000
     sql_workers: Annotated[int, Meta(ge=1, le=64, description="Processes that run users' SQL.")] = 2
     sql_memory_bytes_max: Annotated[int, Meta(ge=64 * _MIB, description="Memory of each of them.")] = _GIB
     sql_threads: Annotated[int, Meta(ge=1, le=256, description="DuckDB threads of each of them.")] = 1

@@ -33,6 +33,10 @@ def describe_status(store: Store) -> dict[str, Any]:
         "dead_letters_in_journal": status.dead_letters,
         "rejects_files": status.rejects_files,
         "rejects_bytes": status.rejects_bytes,
+        "filtered_files": status.shortcuts.filtered_files,
+        "history_rows": status.shortcuts.copied_rows,
+        "history_runs": status.shortcuts.runs,
+        "history_bytes": status.shortcuts.runs_bytes,
         "last_holder": FileLock(store.paths.service_lock).holder(),
     }
 
@@ -53,6 +57,10 @@ _LABELS = {
     "dead_letters_in_journal": "of them in the journal only",
     "rejects_files": "files of the table of rejects",
     "rejects_bytes": "bytes of these files",
+    "filtered_files": "data files whose users are known",
+    "history_rows": "rows copied for histories",
+    "history_runs": "runs of these copies",
+    "history_bytes": "bytes of these copies",
     "last_holder": "last held by",
 }
 

@@ -78,7 +78,11 @@ def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreO
             bytes_max=settings.flush_bytes_max,
             partitions_max=settings.flush_partitions_max,
         ),
-        shortcuts=ShortcutLimits(user_filters_bytes_max=settings.user_filters_bytes_max),
+        shortcuts=ShortcutLimits(
+            user_filters_bytes_max=settings.user_filters_bytes_max,
+            history_bytes_share_max=settings.history_bytes_share_max,
+            history_rest_s=settings.history_rest_ms / 1000,
+        ),
         journal_bytes_max=settings.journal_bytes_max,
         idempotency_retention_hours=settings.idempotency_retention_hours,
         idempotency_bytes_max=settings.idempotency_bytes_max,

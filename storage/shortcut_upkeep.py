@@ -16,6 +16,8 @@ import pyarrow.parquet as pq
 
 from storage.data_files import DataFile
 from storage.errors import StoreLocked
+from storage.history.chore import forget_sources
+from storage.history.coverage import base_name
 from storage.lake import Snapshot
 from storage.locks import FileLock
 from storage.paths import StorePaths
@@ -115,7 +117,7 @@ def forget_files(paths: StorePaths, files: Iterable[DataFile]) -> None:
         StoreLocked: somebody else changes the caches, and does not come to an end.
         OSError: the caches could not be written.
     """
-    forgotten = {one.path.rsplit("/", 1)[1] for one in files}
+    forgotten = {base_name(one) for one in files}
     with FileLock(paths.cache_lock) as lock:
         try:
             lock.acquire_within(f"pid {os.getpid()}, forgetting files", timeout_s=_LOCK_TIMEOUT_S)
@@ -126,3 +128,4 @@ def forget_files(paths: StorePaths, files: Iterable[DataFile]) -> None:
         kept = [name for name in filters.names if name.rsplit("/", 1)[1] not in forgotten]
         if len(kept) < len(filters.names):
             keep_filters(paths.user_filters, kept)
+        forget_sources(paths.history, forgotten)

@@ -32,6 +32,7 @@ from storage.eraser import Eraser, request_erasure
 from storage.erasure_records import Erasure, newest_erasures, read_erasure
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushResult
+from storage.history.chore import HistoryChore
 from storage.hot import HotRows
 from storage.journal import Journal
 from storage.journal_records import Append, JournalState
@@ -49,12 +50,13 @@ from storage.rejects_vacuum import RejectsVacuum
 from storage.replay import Decisions
 from storage.schema import ActionSchema
 from storage.shortcut_upkeep import UserFilterChore
-from storage.shortcuts import ShortcutLimits, Shortcuts
+from storage.shortcuts import ShortcutLimits, Shortcuts, ShortcutStatus
 
 _READ_ATTEMPTS_MAX: Final = 100
 _FLUSH_POLL_S: Final = 0.01
 _REJECTS_VACUUM_INTERVAL_S: Final = 60.0
 _USER_FILTERS_INTERVAL_S: Final = 1.0
+_HISTORY_INTERVAL_S: Final = 1.0
 _WORKERS_END_TIMEOUT_S: Final = 15.0
 _ERASURE_INTERVAL_S: Final = 1.0
 
@@ -133,6 +135,7 @@ class StoreStatus:
     rejects: int
     rejects_files: int
     rejects_bytes: int
+    shortcuts: ShortcutStatus
 
 
 class Store:
@@ -156,6 +159,7 @@ class Store:
         self._lock: FileLock | None = None
         self._leader: Leader | None = None
         self._caretaker: Caretaker | None = None
+        self._history: HistoryChore | None = None
 
     def own(self, lock: FileLock) -> None:
         """Release *lock* when this store is closed."""
@@ -299,7 +303,12 @@ class Store:
             rejects=rejects.rows,
             rejects_files=rejects.files,
             rejects_bytes=rejects.bytes,
+            shortcuts=self._shortcuts.status(snapshot),
         )
+
+    def shortcut_status(self) -> ShortcutStatus:
+        """How much of the newest version that this process has loaded the caches know."""
+        return self._shortcuts.status(self._lake.snapshot(self.journal_id))
 
     # Erasing users
 
@@ -364,10 +373,17 @@ class Store:
         # Of its own: readers of this process keep their snapshot.
         lake = Lake(self.paths.table, self.schema)
         filters = UserFilterChore(self.paths, self.options.shortcuts, lambda: lake.reload(self.journal_id))
+        self._history = HistoryChore(
+            self.paths,
+            self.options.shortcuts,
+            lambda: lake.reload(self.journal_id),
+            lambda: lake.file_schema,
+        )
         return [
             Chore("erasure", _ERASURE_INTERVAL_S, self.make_eraser().run),
             Chore("user filters", _USER_FILTERS_INTERVAL_S, filters.run),
             Chore("old files of rejects", _REJECTS_VACUUM_INTERVAL_S, RejectsVacuum(self.paths.rejects).run),
+            Chore("history", _HISTORY_INTERVAL_S, self._history.run),
         ]
 
     @property
@@ -473,6 +489,8 @@ class Store:
         try:
             if self._caretaker is not None:
                 self._caretaker.stop()
+            if self._history is not None:
+                self._history.stop()
             if self._leader is not None:
                 self._leader.stop()
                 if flush:

@@ -11,9 +11,9 @@ import pyarrow as pa
 import pytest
 
 from queries.engine import Engine, EngineLimits
+from queries.file_index import RetrievalFilter
 from queries.formats import Format
 from queries.local_sql import LocalSql
-from queries.pruning import RetrievalFilter
 from queries.retrieval import RetrievalRequest, retrieve_page
 from queries.sql import SqlPool, SqlRequest, TableView
 from queries.streaming import StreamRequest, stream_retrieval

@@ -20,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from queries.file_index import RetrievalFilter
 from queries.formats import Format
-from queries.pruning import RetrievalFilter
 from queries.streaming import plan_slices
 from storage.data_files import DataFile
 from tests.service.running_service import RunningService, action, running_service, submission

@@ -15,7 +15,6 @@ from storage.data_files import DataFile
 from storage.errors import StoreLocked
 from storage.lake import Lake
 from storage.locks import FileLock
-from storage.paths import StorePaths
 from storage.shortcut_upkeep import UserFilterChore, forget_files
 from storage.shortcuts import ShortcutLimits
 from storage.store import ReadView, Store
@@ -229,4 +228,4 @@ def test_only_one_changes_the_caches_at_a_time(tmp_path: Path, monkeypatch: pyte
             assert not chore(store).run()
             assert not store.paths.user_filters.exists()
             with pytest.raises(StoreLocked, match="the test"):
-                forget_files(StorePaths.of(tmp_path), store.read_view().files)
+                forget_files(store.paths, store.read_view().files)
