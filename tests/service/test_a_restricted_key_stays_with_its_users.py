@@ -11,7 +11,7 @@ import httpx
 import polars as pl
 import pytest
 
-from queries.pruning import text_after_prefix
+from queries.file_index import text_after_prefix
 from storage.access_keys import NewKey
 from tests.service.keys import KeyedService
 from tests.service.running_service import action, submission
