@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import datetime
+from collections.abc import Sequence
 from typing import Any, Final
 from urllib.parse import unquote_to_bytes
 
@@ -14,6 +15,7 @@ from service.clients import needs
 from service.live_settings import LiveSettings
 from service.problems import Problem, bad_parameter
 from service.sql import read_json_body
+from storage.backup_records import RecordedBackup, recorded_backups
 from storage.erasure_records import Erasure, Phase
 from storage.store import Store
 
@@ -21,7 +23,7 @@ _USERS: Final = "/api/users/"
 _BODY_BYTES_MAX: Final = 64 * 1024
 _LISTED_MAX: Final = 1000
 _BACKUPS: Final = (
-    "Backups and copies made before this erasure are not covered: they hold the user until you delete them. Restoring"
+    "Backups and copies made before this erasure was done hold the user until you delete them. Restoring"
     " one brings the user back; ask for the erasure again after a restore."
 )
 
@@ -32,8 +34,8 @@ class EraseBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
     user_id: str
 
 
-def receipt_of(one: Erasure, *, deadline_ms: int, now_us: int) -> dict[str, Any]:
-    """What is told of an erasure: everything but whom it is about."""
+def receipt_of(one: Erasure, *, deadline_ms: int, now_us: int, backups: Sequence[RecordedBackup]) -> dict[str, Any]:
+    """What is told of an erasure: everything but whom it is about; of *backups* those that it does not cover."""
     due_us = one.requested_at_us + deadline_ms * 1000
     finished = one.phase is Phase.DONE
     return {
@@ -48,7 +50,15 @@ def receipt_of(one: Erasure, *, deadline_ms: int, now_us: int) -> dict[str, Any]
         "rows": one.rows,
         "deadLetters": one.dead_letters,
         "oldFiles": one.old_files,
-        "backups": _BACKUPS,
+        "backups": {
+            "covered": False,
+            "note": _BACKUPS,
+            "made": [
+                {"path": str(made.path), "begunAt": _text(made.begun_at_us)}
+                for made in backups
+                if made.begun_at_us <= (one.finished_at_us or now_us)
+            ],
+        },
     }
 
 
@@ -61,7 +71,8 @@ def _receipt(request: Request[Any, Any, Any], one: Erasure) -> dict[str, Any]:
     store: Store = request.app.state.store
     live: LiveSettings = request.app.state.live
     deadline_ms = live.in_force.settings.erasure_deadline_ms
-    return receipt_of(one, deadline_ms=deadline_ms, now_us=store.options.now_us())
+    backups = recorded_backups(store.paths)
+    return receipt_of(one, deadline_ms=deadline_ms, now_us=store.options.now_us(), backups=backups)
 
 
 async def _erase(request: Request[Any, Any, Any], user_id: str) -> Response[dict[str, Any]]:

@@ -13,6 +13,7 @@ from service.live_settings import LiveSettings
 from service.metrics import CONTENT_TYPE, Metrics, Reading
 from service.problems import Problem
 from storage.dead_letters import count_dead_letters, read_rejects_state
+from storage.erasure_records import pending_erasures
 from storage.errors import StoreError
 from storage.store import Store
 
@@ -89,6 +90,8 @@ def journal_readings(store: Store) -> list[Reading]:
     idle_s = 0.0 if looked_at_us is None else max(0, now_us - looked_at_us) / 1_000_000
     with store.journal.reading() as execute:
         rejects, letters = read_rejects_state(execute), count_dead_letters(execute)
+        erasures = pending_erasures(execute)
+    asked_us = min((one.requested_at_us for one in erasures), default=now_us)
     in_table = store.rejects.in_table()
     failed = store.latch is not None and store.latch.reason is not None
     return [
@@ -97,6 +100,8 @@ def journal_readings(store: Store) -> list[Reading]:
         Reading("actionlake_journal_age_seconds", "Age of the oldest of them", age_s),
         Reading("actionlake_journal_head", "The last position that is taken", state.head),
         Reading("actionlake_keeper_seconds_since_look", "Seconds since the keeper looked at the journal", idle_s),
+        Reading("actionlake_erasures_pending", "Erasures of users that are not done yet", len(erasures)),
+        Reading("actionlake_erasures_age_seconds", "Age of the oldest of them", max(0, now_us - asked_us) / 1_000_000),
         Reading("actionlake_dead_letters", "Dead letters that are in the journal only", letters),
         Reading("actionlake_dead_letters_bytes", "Bytes of these dead letters in the journal", rejects.bytes),
         Reading(

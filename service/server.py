@@ -64,6 +64,8 @@ def serve(live: LiveSettings) -> None:
     lock, report = lock_and_recover(
         store_paths(settings), settings.action_schema(), holder=f"pid {os.getpid()}, serving {url}"
     )
+    # What a service that was killed had spilled, of rows that may have been erased since.
+    shutil.rmtree(store_paths(settings).state / "query-temp", ignore_errors=True)
     # uvicorn raises the signal that stopped it once more, for whoever handled it before: nobody, so that this ends
     # in order, with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):

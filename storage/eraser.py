@@ -41,6 +41,7 @@ from storage.journal import Journal
 from storage.lake import Lake
 from storage.latch import Latch
 from storage.maintenance.durability import make_durable
+from storage.maintenance.temp_folder import own_temp_folder
 from storage.paths import StorePaths
 from storage.rejects_erasure import erase_from_rejects, erase_letters, remove_unreferenced_rejects
 from storage.shortcut_upkeep import forget_files
@@ -262,6 +263,9 @@ class Eraser:
                 path.unlink(missing_ok=True)
             for folder in {path.parent for path in removed}:
                 fsync_path(folder)
+        # Made and removed again, which also removes what a compaction that died has spilled.
+        with own_temp_folder(self._paths.compaction_temp):
+            pass
         remove_unreferenced_rejects(self._paths.rejects, older_than_s=self._grace_us / 1_000_000)
         with self._journal.writing() as execute:
             for one in group:

@@ -173,10 +173,10 @@ def set_files_total(execute: Callable[..., Any], erasure_id: str, files_left: in
 
 
 def keep_after_new_id(execute: Callable[..., Any], journal: str) -> None:
-    """Note that the journal goes on under another id from its head, up to which pending erasures cover it."""
-    head = execute("SELECT next_position - 1 FROM journal").fetchone()[0]
+    """Note, before it does, that the journal goes on as *journal*: pending erasures cover it up to where they did."""
+    old, head = execute("SELECT id, next_position - 1 FROM journal").fetchone()
     for one in pending_erasures(execute):
-        kept = {**one.kept_after, journal: head}
+        kept = {**one.kept_after, journal: one.kept_after.get(old, head)}
         execute("UPDATE erasures SET kept_after = ? WHERE id = ?", (json.dumps(kept), one.id))
 
 

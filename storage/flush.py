@@ -190,7 +190,8 @@ class Flusher:
         with self._journal.reading() as execute:
             erased = read_erased_rows(execute)
         kept = [row for row in rows if not erased.hides(row.user_id, journal, row.last_position)] if erased else rows
-        table = self._above(watermark, self._to_table(kept, journal, rejected))
+        # Batches hold rows of many users; what of them cannot be read is not among those that are let go here.
+        table = erased.without(self._above(watermark, self._to_table(kept, journal, rejected)))
         rejected[:] = [_beyond(watermark, letter, position) for letter, position in rejected]
         prefix = prefix_within_partitions(table, limits.partitions_max)
         if prefix < table.num_rows:

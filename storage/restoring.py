@@ -19,6 +19,7 @@ from pathlib import Path
 
 from storage.backup_records import Manifest, finished_backups, unfinished_backups
 from storage.durable_files import fsync_path, make_durable_folder
+from storage.erasure_records import keep_after_new_id
 from storage.errors import CorruptData, InvalidInput
 from storage.journal import Journal, new_journal_id
 from storage.lake import Lake
@@ -127,6 +128,7 @@ def _give_new_id(paths: StorePaths, schema: ActionSchema, manifest: Manifest) ->
             raise CorruptData(f"the backup's journal is {journal.state().id}, its manifest says {manifest.journal}")
         journal.trim(watermark, durable_version=version)
         with journal.writing() as execute:
+            keep_after_new_id(execute, new)
             execute("UPDATE journal SET id = ?, flush_requested_position = 0", (new,))
     finally:
         journal.close()

@@ -28,7 +28,7 @@ from queries.athena.errors import (
     ResourceNotFound,
 )
 from queries.athena.executions import Execution, History, State
-from queries.athena.forgetting import HISTORY_FILE, RESULTS_FOLDER, forget
+from queries.athena.forgetting import HISTORY_FILE, RESULTS_FOLDER, WORKERS_FOLDER, forget
 from queries.athena.liveness import WorkerLock
 from queries.athena.paging import number_of, page_of, token_of
 from queries.athena.plans import Plan, PreparedQueries, QueryContext, plan
@@ -97,7 +97,7 @@ class AthenaApi:
         self._catalog_lock = threading.Lock()
         self._catalog: tuple[ActionSchema, DataCatalog] | None = None
         state_folder.mkdir(parents=True, exist_ok=True)
-        self._lock = WorkerLock(state_folder / "athena" / "workers")
+        self._lock = WorkerLock(state_folder / WORKERS_FOLDER)
         self._history = History(state_folder / HISTORY_FILE)
         self._created_at = self._history.created_at(clock())
         self._prepared = PreparedStatements(self._history)
@@ -170,7 +170,7 @@ class AthenaApi:
 
         Returns and raises as `forgetting.forget`.
         """
-        return forget(self._history, self._results, text)
+        return forget(self._history, self._results, text, self._lock.is_alive)
 
     def close(self) -> None:
         """Stop the queries of this process and let go of the state folder."""

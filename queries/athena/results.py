@@ -186,6 +186,16 @@ class ResultFiles:
             for execution_id in [i for i in self._open if not self._path(i).exists()]:
                 del self._open[execution_id]
 
+    def remove_all_but(self, execution_ids: set[str]) -> None:
+        """Remove every result, whole or in the making, but those of some executions.
+
+        Raises:
+            OSError: one cannot be removed.
+        """
+        for execution_id in self.names() - execution_ids:
+            self.remove(execution_id)
+            self._path(execution_id).with_suffix(_PARTIAL).unlink(missing_ok=True)
+
     def names(self) -> set[str]:
         """The executions of which there is a result, whole or in the making."""
         return {path.stem for path in self._folder.iterdir() if path.suffix in (_WHOLE, _PARTIAL)}

@@ -61,11 +61,15 @@ def _show(settings: Settings, user: str) -> None:
 
 
 def _erase(settings: Settings, user: str, *, wait: bool) -> None:
+    from storage.backup_records import recorded_backups
+
     store = _store(settings)
     try:
         made = store.erase(user)
         click.echo(f"erasure {made.id}: no retrieval shows the user any more", err=True)
         click.echo("backups made before are not covered: they hold the user until you delete them", err=True)
+        for backup in recorded_backups(store.paths):
+            click.echo(f"not covered: {backup.path}", err=True)
         if wait:
             _wait(store, made.id)
         done = store.erasure(made.id)

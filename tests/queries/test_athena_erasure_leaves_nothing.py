@@ -59,3 +59,12 @@ def test_a_query_that_runs_meanwhile_fails_and_may_be_run_again(tmp_path: Path) 
     here.close()
     there.close()
     assert _files_that_hold(tmp_path, "user-1") == []
+
+
+def test_what_a_process_that_died_was_writing_goes_too(tmp_path: Path) -> None:
+    here = make_api(tmp_path)
+    dead = tmp_path / "athena" / "results" / "00000000-0000-0000-0000-000000000000.partial"
+    dead.write_text("user-1")
+    assert here.forget("user-1") == 0
+    assert _files_that_hold(tmp_path, "user-1") == []
+    here.close()

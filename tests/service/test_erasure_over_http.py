@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
 import pytest
 
+from storage.backup_records import record_backup
+from storage.paths import StorePaths
 from tests.service.running_service import RunningService, action, running_service, submission
 from tests.storage.what_is_left import traces
 
@@ -51,6 +54,7 @@ def test_every_id_can_be_erased_by_path_and_by_body(service: RunningService) -> 
         service.submit(submission(f"{user[:-1]}~", action()))
     service.flush()
     receipts: dict[str, str] = {}
+    record_backup(StorePaths.of(service.data), Path("/somewhere/else"), 1_700_000_000_000_000)
     for user, by in ways:
         service.submit(submission(user, action(), action(type_="nonsense")))
         assert _count(service, user) == 3
@@ -68,7 +72,8 @@ def test_every_id_can_be_erased_by_path_and_by_body(service: RunningService) -> 
         receipt = _done(service, location)
         assert receipt["deadLetters"] == 1
         assert not receipt["overdue"]
-        assert "not covered" in receipt["backups"]
+        assert receipt["backups"]["covered"] is False
+        assert [made["path"] for made in receipt["backups"]["made"]] == ["/somewhere/else"]
         assert user not in str(receipt) or user == "erase"
         assert _count(service, user) == 1
         assert _count(service, f"{user[:-1]}~") == 1

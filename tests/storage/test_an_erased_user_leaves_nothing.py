@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
 from storage.eraser import Eraser
@@ -18,6 +19,7 @@ from storage.maintenance.planning import CompactionLimits
 from storage.store import Store
 from tests.storage.building import flusher, put, request, store_in
 from tests.storage.erasing import USER, erase, fill, finish, users, visible
+from tests.storage.test_batches_are_rows_like_others import batch
 from tests.storage.what_is_left import traces
 
 USERS = [USER, "plain-user-8c1f", "é" * 128, "/a/b//c/", "%2F'; DROP TABLE actions;--"]
@@ -200,3 +202,16 @@ def test_an_erasure_goes_on_when_the_journal_has_another_id(store: Store) -> Non
     found = store.erasure(made.id)
     assert found is not None
     assert found.kept_after == {old: 4, "b" * 32: 4}
+
+
+def test_a_batch_of_many_users_loses_only_the_one(folder: Path) -> None:
+    with store_in(folder, erasure_grace_ms=0) as store:
+        several = pa.array([USER if n % 3 == 0 else f"other-{n}" for n in range(300)])
+        store.append([batch(300, user_id=several)])
+        store.flush_here()
+        store.append([batch(300, user_id=several)])
+        store.erase(USER)
+        assert len(visible(store)) == 400
+        finish(store)
+        assert len(visible(store)) == 400
+        assert traces(folder, USER) == []
