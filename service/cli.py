@@ -20,6 +20,7 @@ from service.commands.compact import compact
 from service.commands.erase import erase
 from service.commands.keys import keys
 from service.commands.rejected import rejected
+from service.commands.vacuum import vacuum
 from service.commands.verify import verify
 from service.settings import STRUCTURED, Settings
 from service.settings_flags import settings_options
@@ -185,6 +186,7 @@ main.add_command(keys)
 main.add_command(compact)
 main.add_command(rejected)
 main.add_command(erase)
+main.add_command(vacuum)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,17 @@ class Metrics:
             ["chore"],
             registry=registry,
         )
+        self.compacted_files = Counter(
+            "actionlake_compacted_files", "Data files replaced by compaction", registry=registry
+        )
+        self.compacted_rows = Counter("actionlake_compacted_rows", "Rows written anew by compaction", registry=registry)
+        self.compacted_bytes = Counter("actionlake_compacted_bytes", "Bytes of the new files", registry=registry)
+        self.compaction_seconds = Histogram(
+            "actionlake_compaction_seconds", "Compactions, one commit each", buckets=_SLOW_S, registry=registry
+        )
+        self.vacuumed_files = Counter("actionlake_vacuumed_files", "Data files removed from disk", registry=registry)
+        self.vacuumed_bytes = Counter("actionlake_vacuumed_bytes", "Bytes of these files", registry=registry)
+        self.expired_rows = Counter("actionlake_expired_rows", "Rows removed by their age", registry=registry)
         self.retrieval_seconds = Histogram(
             "actionlake_retrieval_seconds", "Retrievals, from request to answer", buckets=_FAST_S, registry=registry
         )

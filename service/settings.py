@@ -181,6 +181,18 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int,
         Meta(ge=128 * _MIB, description="Memory of a compaction, whatever a partition's size; the rest is spilled."),
     ] = 512 * _MIB
+    vacuum_grace_ms: Annotated[
+        int,
+        Meta(
+            ge=1_000,
+            le=1_800_000,
+            description="How long a file stays that the table no longer names; longer than any query.",
+        ),
+    ] = 900_000
+    retention_days_default: Annotated[
+        Annotated[int, Meta(ge=1)] | None,
+        Meta(description="Days after which actions are removed; for ever unless given."),
+    ] = None
     athena_results_retention_hours: Annotated[
         int, Meta(ge=1, description="How long results of Athena queries are kept.")
     ] = 24
@@ -194,12 +206,22 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         dict[str, dict[str, Promoted]],
         Meta(description="Action types, each with its promoted properties; given here, it replaces the default."),
     ] = msgspec.field(default_factory=_default_action_types)
+    retention_days: Annotated[
+        dict[str, Annotated[int, Meta(ge=1)]],
+        Meta(description="Action type → days after which its actions are removed, instead of the default."),
+    ] = msgspec.field(default_factory=dict)
     athena_work_groups: Annotated[dict[str, WorkGroup], Meta(description="Athena work groups beside `primary`.")] = (
         msgspec.field(default_factory=dict)
     )
 
     def __post_init__(self) -> None:
         self.action_schema()
+        for name in ("retrieve_timeout_ms_max", "sql_timeout_ms_max", "flush_timeout_ms_max"):
+            if self.vacuum_grace_ms <= getattr(self, name):
+                raise ValueError(
+                    f"vacuum_grace_ms: {self.vacuum_grace_ms} is not longer than {name}, {getattr(self, name)}:"
+                    " files would go that a query still reads"
+                )
 
     def action_schema(self) -> ActionSchema:
         """The action types and promoted properties as the store wants them."""
@@ -212,7 +234,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
 
 
 SETTING_TYPES: Final = get_type_hints(Settings, include_extras=True)
-STRUCTURED: Final = ("action_types", "athena_work_groups", "cors_allowed_origins")
+STRUCTURED: Final = ("action_types", "retention_days", "athena_work_groups", "cors_allowed_origins")
 # What follows the settings file while the service runs; everything else needs a restart.
 LIVE: Final = frozenset(
     {
@@ -245,6 +267,9 @@ LIVE: Final = frozenset(
         "compact_files_spare",
         "compact_rest_ms",
         "compact_memory_bytes_max",
+        "vacuum_grace_ms",
+        "retention_days",
+        "retention_days_default",
         "action_types",
     }
 )
@@ -337,6 +362,9 @@ def _example(defaults: Settings) -> list[str]:
         *lines,
         "[action_types.purchase]",
         'amountCents = { column = "amount_cents", type = "bigint" }',
+        "",
+        "[retention_days]",
+        "navigate = 90",
         "",
         "[athena_work_groups.analysts]",
         "scanned_bytes_max = 10_000_000_000",

@@ -8,7 +8,12 @@ from typing import Any
 import click
 import msgspec
 
+from storage.lake import Lake
 from storage.locks import FileLock
+from storage.maintenance.last_runs import last_runs
+from storage.maintenance.planning import CompactionLimits, plan_compaction
+from storage.maintenance.table_log import system_now_ms
+from storage.maintenance.vacuum import look
 from storage.store import Store
 
 
@@ -17,6 +22,10 @@ def describe_status(store: Store) -> dict[str, Any]:
     status = store.status()
     journal = status.journal
     oldest = status.oldest_received_at_us
+    now_ms = system_now_ms()
+    due = plan_compaction(store.read_view().files, CompactionLimits(), now_ms=now_ms)
+    plan = look(Lake(store.paths.table, store.schema), store.journal, now_ms=now_ms, grace_ms=0)
+    removable = [*plan.removed, *plan.orphans]
     return {
         "table": str(store.paths.table),
         "version": status.version,
@@ -37,6 +46,10 @@ def describe_status(store: Store) -> dict[str, Any]:
         "history_rows": status.shortcuts.copied_rows,
         "history_runs": status.shortcuts.runs,
         "history_bytes": status.shortcuts.runs_bytes,
+        "files_to_compact": sum(len(one.files) for one in due.rewrites),
+        "removable_files": len(removable),
+        "removable_bytes": sum(one.size_bytes for one in removable),
+        **{f"last_{kind}": run for kind, run in last_runs(store.paths).items()},
         "last_holder": FileLock(store.paths.service_lock).holder(),
     }
 
@@ -61,6 +74,12 @@ _LABELS = {
     "history_rows": "rows copied for histories",
     "history_runs": "runs of these copies",
     "history_bytes": "bytes of these copies",
+    "files_to_compact": "data files to be compacted",
+    "removable_files": "files that wait to be removed",
+    "removable_bytes": "bytes of these files",
+    "last_compaction": "last compaction",
+    "last_retention": "last days expired",
+    "last_vacuum": "last vacuum",
     "last_holder": "last held by",
 }
 
@@ -73,4 +92,6 @@ def print_status(figures: dict[str, Any], *, as_json: bool) -> None:
     width = max(map(len, _LABELS.values()))
     for name, label in _LABELS.items():
         value = figures[name]
+        if isinstance(value, dict):
+            value = " ".join(f"{key}={figure:.0f}" for key, figure in value.items())
         click.echo(f"{label:<{width}}  {value:,}" if isinstance(value, int) else f"{label:<{width}}  {value}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from service.maintenance import maintenance_options
 from storage.arrow_batches import ArrowParser
 from storage.flush import FlushLimits, FlushResult
 from storage.paths import StorePaths
@@ -89,6 +90,7 @@ def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreO
         # No query that is allowed to run outlasts it.
         erasure_grace_ms=max(settings.erasure_grace_ms, settings.retrieve_timeout_ms_max, settings.sql_timeout_ms_max),
         forget_user=lambda user_id: _forget_user(store_paths(settings), user_id),
+        maintenance=maintenance_options(settings, metrics_),
         on_flush=on_flush,
         on_flush_error=on_flush_error,
         on_chore_error=on_chore_error,

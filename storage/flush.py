@@ -30,8 +30,9 @@ from storage.erasure_records import read_erased_rows
 from storage.errors import CommitRefused, CorruptData
 from storage.journal import Journal
 from storage.journal_records import JournalState
-from storage.lake import Lake
+from storage.lake import Lake, checkpoints
 from storage.latch import Latch
+from storage.maintenance.table_log import commits_since_checkpoint, write_checkpoint
 from storage.rejects_flush import RejectsFlusher
 from storage.submission import Rejection
 from storage.write_errors import refusal, write_errors_told
@@ -263,10 +264,13 @@ class Flusher:
             raise refused from error
 
     def _checkpoint(self) -> None:
-        try:
-            self._lake.checkpoint()
-        except CommitRefused as error:
-            raise refusal(self._lake.folder, f"did not take a checkpoint: {error}") from error
+        """Write a checkpoint unless upkeep, whose business it is while somebody leads, has done so lately."""
+        folder = self._lake.folder
+        if not checkpoints(folder) or commits_since_checkpoint(folder) >= _CHECKPOINT_COMMITS:
+            try:
+                write_checkpoint(self._lake, self._journal, self._latch)
+            except CommitRefused as error:
+                raise refusal(folder, f"did not take a checkpoint: {error}") from error
         self._commits_since_checkpoint = 0
 
     def _make_durable(self, durable_version: int, watermark: int) -> None:

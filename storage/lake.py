@@ -75,12 +75,28 @@ class Lake:
         self._known: dict[str, DataFile] = {}
         self._snapshots: dict[str, Snapshot] = {}
         try:
-            self._table = DeltaTable(str(folder))
+            self._open()
         except TableNotFoundError as error:
             raise FileNotFoundError(f"there is no table in {folder}") from error
         except (DeltaError, OSError, ValueError) as error:
             raise CorruptData(f"the log of the table in {folder} cannot be read: {_first_line(error)}") from error
         self.schema = schema
+
+    def _open(self) -> None:
+        # Looked at before the table is opened: a newer one only makes the next update open it once more.
+        self._checkpoint = max(checkpoints(self.folder), default=-1)
+        self._table = DeltaTable(str(self.folder))
+
+    def _update(self) -> None:
+        """Load what was committed since.
+
+        The library reads what it has not needed so far when it is asked for it, from the files that it saw when it
+        opened the table; upkeep removes these once there are two newer checkpoints.
+        """
+        if max(checkpoints(self.folder), default=-1) == self._checkpoint:
+            self._table.update_incremental()
+        else:
+            self._open()
 
     @classmethod
     def create(cls, folder: Path, schema: ActionSchema) -> None:
@@ -120,7 +136,7 @@ class Lake:
             CorruptData: a column exists with another type; no column is ever retyped.
         """
         with self._lock:
-            self._table.update_incremental()
+            self._update()
             return self._missing_columns()
 
     def add_missing_columns(self) -> int | None:
@@ -131,7 +147,7 @@ class Lake:
             CommitRefused: another commit was first; nothing was added, it may be tried again.
         """
         with self._lock:
-            self._table.update_incremental()
+            self._update()
             missing = self._missing_columns()
             if not missing:
                 return None
@@ -140,7 +156,7 @@ class Lake:
                 self._table.alter.add_columns(list(delta_fields), post_commithook_properties=_NO_HOOKS)
             except (DeltaError, OSError) as error:
                 raise CommitRefused(f"{self.folder} did not take new columns: {_first_line(error)}") from error
-            self._table.update_incremental()
+            self._update()
             return int(self._table.version())
 
     def _missing_columns(self) -> list[pa.Field]:
@@ -160,7 +176,12 @@ class Lake:
             known = self._snapshots.get(journal)
             # A failed commit may have moved the handle on, so that only its own version tells.
             if known is None or known.version != self._table.version():
-                known = self._read_snapshot(journal)
+                try:
+                    known = self._read_snapshot(journal)
+                except DeltaError:
+                    # It was opened long ago, and the files are gone that it has not read so far.
+                    self._update()
+                    known = self._read_snapshot(journal)
                 self._snapshots = {journal: known}
             return known
 
@@ -172,7 +193,7 @@ class Lake:
         """
         with self._lock:
             try:
-                self._table.update_incremental()
+                self._update()
             except (DeltaError, OSError) as error:
                 raise CorruptData(
                     f"the log of the table in {self.folder} cannot be read: {_first_line(error)}"
@@ -211,7 +232,7 @@ class Lake:
                 the watermark before doing anything else.
         """
         with self._lock:
-            self._table.update_incremental()
+            self._update()
             current = int(self._table.transaction_version(journal) or 0)
             if current != after or watermark <= after:
                 raise ValueError(f"the watermark of journal {journal} is {current}: {after} cannot become {watermark}")
@@ -223,7 +244,7 @@ class Lake:
                 commit_properties=CommitProperties(app_transactions=[Transaction(journal, watermark)]),
                 post_commithook_properties=_NO_HOOKS,
             )
-            self._table.update_incremental()
+            self._update()
             return int(self._table.version())
 
     def rewrite(self, removed: Sequence[DataFile], added: Sequence[WrittenFile], *, data_change: bool) -> int:
@@ -245,7 +266,7 @@ class Lake:
             CommitRefused: the commit was refused; nothing was committed.
         """
         with self._lock:
-            self._table.update_incremental()
+            self._update()
             before = int(self._table.transaction_version(MAINTENANCE) or 0)
             self._require_live(removed)
             try:
@@ -260,12 +281,12 @@ class Lake:
                 )
             except Exception as error:
                 # Any error may mean "committed": only the table knows.
-                self._table = DeltaTable(str(self.folder))
+                self._open()
                 if not self._committed(removed, added):
                     if int(self._table.transaction_version(MAINTENANCE) or 0) != before:
                         raise RewriteConflict(f"another rewrite of {self.folder} was first: {error}") from error
                     raise CommitRefused(f"{self.folder} did not take a rewrite: {_first_line(error)}") from error
-            self._table.update_incremental()
+            self._update()
             return int(self._table.version())
 
     def _live_paths(self) -> set[str]:
@@ -313,25 +334,32 @@ class Lake:
                     raise
         fsync_path(log)
 
-    def checkpoint(self) -> None:
-        """Write a checkpoint of the newest version, durably, so that opening and committing stay fast.
+    def checkpoint(self, *, durable_version: int = -1) -> int:
+        """Write a checkpoint of the newest version, durably, so that opening and committing stay fast; return it.
+
+        The entries above *durable_version* that it sums up are made durable first: the caller may record the version.
 
         Raises:
             CommitRefused: it could not be written; the table is as good without it.
-            OSError: it could not be synced.
+            OSError: it, or an entry, could not be synced.
         """
         with self._lock:
             try:
-                self._table.update_incremental()
+                self._update()
                 version = int(self._table.version())
+            except (DeltaError, OSError) as error:
+                raise CommitRefused(f"{self.folder} cannot be read: {_first_line(error)}") from error
+            self.sync(after_version=durable_version, through_version=version)
+            try:
                 self._table.create_checkpoint()
             except (DeltaError, OSError) as error:
-                raise CommitRefused(str(error)) from error
+                raise CommitRefused(_first_line(error)) from error
         log = self.folder / "_delta_log"
         for path in log.glob(f"{version:020d}.checkpoint*.parquet"):
             fsync_path(path)
         fsync_path(log / "_last_checkpoint")
         fsync_path(log)
+        return version
 
     def _read_snapshot(self, journal: str) -> Snapshot:
         adds: Any = pa.table(self._table.get_add_actions(flatten=True))

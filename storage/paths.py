@@ -108,3 +108,7 @@ class StorePaths:
     def unfinished_restore(self) -> Path:
         """There as long as a restore into this folder is not finished."""
         return self.state / "restore.unfinished"
+
+    def last_run(self, kind: str) -> Path:
+        """What upkeep of one kind did last."""
+        return self.state / f"last-{kind}.json"

@@ -41,6 +41,8 @@ from storage.latch import Latch
 from storage.leader import KeyLimits, Leader
 from storage.leader_page import LeaderPage
 from storage.locks import FileLock
+from storage.maintenance.chores import Upkeeper
+from storage.maintenance.options import MaintenanceOptions
 from storage.new_columns import add_columns
 from storage.paths import StorePaths
 from storage.recovery import RecoveryReport, recover
@@ -81,6 +83,7 @@ class StoreOptions:
     flush: FlushLimits = field(default_factory=FlushLimits)
     rejects: RejectsLimits = field(default_factory=RejectsLimits)
     shortcuts: ShortcutLimits = field(default_factory=ShortcutLimits)
+    maintenance: MaintenanceOptions = field(default_factory=MaintenanceOptions)
     journal_bytes_max: int = 1 << 30
     idempotency_retention_hours: int = 72
     idempotency_bytes_max: int = 268_435_456
@@ -160,6 +163,7 @@ class Store:
         self._leader: Leader | None = None
         self._caretaker: Caretaker | None = None
         self._history: HistoryChore | None = None
+        self._upkeeper: Upkeeper | None = None
 
     def own(self, lock: FileLock) -> None:
         """Release *lock* when this store is closed."""
@@ -370,7 +374,14 @@ class Store:
 
     def _chores(self) -> list[Chore]:
         """What the leader does for the table besides flushing, in the order in which it matters."""
-        # Of its own: readers of this process keep their snapshot.
+        # Tables of their own: readers of this process keep their snapshot.
+        self._upkeeper = Upkeeper(
+            self.paths,
+            self.journal,
+            Lake(self.paths.table, self.schema),
+            self._require_writable(),
+            lambda: self.options.maintenance,
+        )
         lake = Lake(self.paths.table, self.schema)
         filters = UserFilterChore(self.paths, self.options.shortcuts, lambda: lake.reload(self.journal_id))
         self._history = HistoryChore(
@@ -381,6 +392,7 @@ class Store:
         )
         return [
             Chore("erasure", _ERASURE_INTERVAL_S, self.make_eraser().run),
+            *self._upkeeper.chores(),
             Chore("user filters", _USER_FILTERS_INTERVAL_S, filters.run),
             Chore("old files of rejects", _REJECTS_VACUUM_INTERVAL_S, RejectsVacuum(self.paths.rejects).run),
             Chore("history", _HISTORY_INTERVAL_S, self._history.run),
@@ -491,6 +503,8 @@ class Store:
                 self._caretaker.stop()
             if self._history is not None:
                 self._history.stop()
+            if self._upkeeper is not None:
+                self._upkeeper.close()
             if self._leader is not None:
                 self._leader.stop()
                 if flush:

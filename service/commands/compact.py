@@ -61,6 +61,7 @@ def _compact(settings: Settings) -> None:
     from service.store_settings import store_paths
     from storage.maintenance.access import upkeep_of
     from storage.maintenance.compaction import CompactionRun, compact
+    from storage.maintenance.last_runs import record_run
     from storage.maintenance.planning import plan_compaction
     from storage.store import system_now_us
 
@@ -91,6 +92,8 @@ def _compact(settings: Settings) -> None:
             on_commit=advance,
         )
         done = compact(run, thorough=True)
+        if done.partitions:
+            record_run(upkeep.paths, "compaction", done)
         after = upkeep.lake.reload(journal_id).files
     _tell(done.files_removed, len(before), len(after))
 

@@ -1,7 +1,7 @@
 """Writing the rows of some data files anew: sorted, in files of a bounded size, in bounded memory, and proven.
 
-DuckDB sorts, spilling to disk beyond its memory limit, and hands the rows on a row group at a time; they are written
-by the same code as those of a flush. Before anything is committed, count and an order-independent hash over all
+DuckDB sorts, a range of users that fits into memory at a time, and hands the rows on a row group at a time; they are
+written by the same code as those of a flush. Before anything is committed, count and an order-independent hash over all
 columns of the old files are compared with those of the new files as they are read back: a row that was lost, doubled
 or changed stops the rewrite.
 """
@@ -26,6 +26,12 @@ from storage.maintenance.planning import PartitionRewrite
 
 _HIVE: Final = "union_by_name = true, hive_partitioning = true, hive_types = {'date': DATE, 'type': VARCHAR}"
 _KEYS: Final = "user_id, time, position, journal"
+# A range of rows that is sorted at once may be so small a part of the memory.
+_RANGES_IN_MEMORY: Final = 6
+# What a row takes beside its encoded values.
+_ROW_BYTES: Final = 200
+_SAMPLE_ROWS_PER_RANGE: Final = 200
+_SAMPLE_ROWS_MAX: Final = 200_000
 _NO_SPACE: Final = ("No space left on device", "max_temp_directory_size")
 
 
@@ -69,6 +75,7 @@ class Rewriter:
         """
         self._folder = table_folder
         self._schema = schema
+        self._memory_bytes_max = memory_bytes_max
         self.on_written = on_written
         self._connection = duckdb.connect(
             ":memory:",
@@ -100,14 +107,16 @@ class Rewriter:
             CommitRefused: the memory does not suffice.
         """
         files = _Files(self._folder, wanted, self._schema)
+        paths = [one.path for one in wanted.files]
         columns = ", ".join(f'"{name}"' for name in self._schema.names)
-        rows = f"SELECT {columns} FROM {_stored('$files')} ORDER BY {_KEYS}"  # noqa: S608
         try:
             with _errors_named(f"the partition date={wanted.date}/type={wanted.type}"):
-                found = self._connection.execute(rows, {"files": [one.path for one in wanted.files]})
-                for batch in found.to_arrow_reader(ROW_GROUP_ROWS):
-                    _go_on_unless(stop)
-                    files.write(pa.Table.from_batches([batch]).cast(self._schema))
+                for condition, bounds in self._ranges(paths, wanted.rows):
+                    rows = f"SELECT {columns} FROM {_stored('$files')} WHERE {condition} ORDER BY {_KEYS}"  # noqa: S608
+                    found = self._connection.execute(rows, {"files": paths, **bounds})
+                    for batch in found.to_arrow_reader(ROW_GROUP_ROWS):
+                        _go_on_unless(stop)
+                        files.write(pa.Table.from_batches([batch]).cast(self._schema))
             written = files.close()
         except BaseException:
             files.abort()
@@ -115,6 +124,38 @@ class Rewriter:
         for one in written:
             self.on_written(one)
         return written
+
+    def _ranges(self, paths: list[str], rows: int) -> Iterator[tuple[str, dict[str, object]]]:
+        """Cut what is to be sorted into ranges of user and time that fit into memory, in order.
+
+        DuckDB spills while it sorts, but what it needs at the end of a sort grows with what is sorted. Files are
+        sorted, so that a range reads few row groups that are not its own. Yields conditions with their parameters.
+        """
+        encoded = self._connection.execute(
+            "SELECT coalesce(sum(total_uncompressed_size), 0) FROM parquet_metadata($files)", {"files": paths}
+        ).fetchone()
+        assert encoded is not None
+        ranges = -(-(int(encoded[0]) + rows * _ROW_BYTES) // max(1, self._memory_bytes_max // _RANGES_IN_MEMORY))
+        edges: list[tuple[str, int]] = []
+        if ranges > 1:
+            wanted = min(_SAMPLE_ROWS_MAX, ranges * _SAMPLE_ROWS_PER_RANGE)
+            sample = sorted(
+                self._connection.execute(
+                    f"SELECT user_id, epoch_us(time) FROM read_parquet($files) USING SAMPLE {wanted} ROWS",  # noqa: S608
+                    {"files": paths},
+                ).fetchall()
+            )
+            edges = sorted({sample[len(sample) * place // ranges] for place in range(1, ranges)}) if sample else []
+        for low, high in zip([None, *edges], [*edges, None], strict=True):
+            conditions = ["true"]
+            bounds: dict[str, object] = {}
+            if low is not None:
+                conditions.append("user_id >= $after AND (user_id > $after OR time > make_timestamptz($after_us))")
+                bounds |= {"after": low[0], "after_us": low[1]}
+            if high is not None:
+                conditions.append("user_id <= $to AND (user_id < $to OR time <= make_timestamptz($to_us))")
+                bounds |= {"to": high[0], "to_us": high[1]}
+            yield " AND ".join(conditions), bounds
 
     def require_same_rows(self, old: Sequence[str], new: Sequence[WrittenFile]) -> None:
         """Prove that the *new* files hold the rows of the *old* ones, each as often, in the same partitions.

@@ -1,0 +1,184 @@
+"""The process that compacts may die, with its parent or alone, and two of them may meet: rows are as they were."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import pyarrow as pa
+import pytest
+
+from storage.data_files import sort_rows, write_partitions
+from storage.errors import CommitRefused
+from storage.lake import Lake
+from storage.maintenance.chores import Upkeeper
+from storage.maintenance.compaction import CompactionResult
+from storage.maintenance.compaction_process import CompactionProcess
+from storage.maintenance.options import MaintenanceOptions
+from storage.maintenance.planning import CompactionLimits
+from storage.store import Store
+from tests.faults.effort import repetitions
+from tests.storage.building import FIRST_DAY, SCHEMA, eventually, opened, positions, put, store_in, through
+from tests.storage.compacting import MEMORY_BYTES, put_files
+
+RESTING = CompactionLimits(rest_ms=0)
+
+
+def started(store: Store, done: list[CompactionResult]) -> CompactionProcess:
+    return CompactionProcess(store.paths, RESTING, memory_bytes_max=MEMORY_BYTES, on_commit=done.append)
+
+
+def test_two_processes_at_once_leave_every_row_once(store: Store) -> None:
+    put_files(store, 6, rows=8, days=4)
+    done: list[CompactionResult] = []
+    processes = [started(store, done), started(store, done)]
+    put(store, 5)
+    store.flush_here()
+    for one in processes:
+        eventually(one.finished, timeout_s=60)
+    assert positions(store) == through(53)
+    assert len(store.read_view().files) <= 6
+    assert sum(one.files_removed - one.files_added for one in done) == 25 - len(store.read_view().files)
+
+
+@pytest.mark.parametrize("attempt", range(repetitions(suite=2, long=60)))
+def test_a_kill_at_any_moment_loses_and_doubles_nothing(folder: Path, attempt: int) -> None:
+    with store_in(folder) as store:
+        put_files(store, 4, rows=8, days=4)
+        process = started(store, [])
+        # Spread over the whole of its life, which is a second or so.
+        with pytest.raises(subprocess.TimeoutExpired):
+            process._process.wait(0.3 + attempt * 0.37 % 0.5)
+        os.kill(process.pid, signal.SIGKILL)
+        with pytest.raises(CommitRefused, match="status -9"):
+            eventually(process.finished)
+        assert positions(store) == through(32)
+    store, _ = opened(folder)
+    process = started(store, [])
+    eventually(process.finished, timeout_s=60)
+    assert positions(store) == through(32)
+    assert len(store.read_view().files) <= 8
+    assert not list(store.paths.compaction_temp.iterdir())
+    store.close(flush=False)
+
+
+def test_it_ends_with_its_parent(folder: Path) -> None:
+    with store_in(folder) as store:
+        put_files(store, 3)
+    program = f"""
+        import os
+        from pathlib import Path
+        from storage.maintenance.compaction_process import CompactionProcess
+        from storage.maintenance.planning import CompactionLimits
+        from storage.paths import StorePaths
+        one = CompactionProcess(
+            StorePaths.of(Path({str(folder)!r})), CompactionLimits(rest_ms=0), memory_bytes_max=1 << 28,
+            on_commit=lambda _: None,
+        )
+        print(one.pid, flush=True)
+        os.kill(os.getpid(), 9)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, check=False, timeout=60
+    )
+    assert ended.returncode == -9
+    child = int(ended.stdout)
+    eventually(lambda: not Path(f"/proc/{child}/cmdline").exists() or not Path(f"/proc/{child}/cmdline").read_bytes())
+    with store_in(folder) as store:
+        assert positions(store) == through(18)
+
+
+def test_the_caretaker_compacts_cleans_the_log_and_removes_the_old_files(folder: Path) -> None:
+    told: list[CompactionResult] = []
+    with store_in(folder) as store:
+        put_files(store, 5, days=2)
+        assert store.latch is not None
+        options = MaintenanceOptions(
+            RESTING, MEMORY_BYTES, vacuum_grace_ms=0, checkpoint_commits=4, on_compaction=told.append
+        )
+        upkeeper = Upkeeper(store.paths, store.journal, Lake(store.paths.table, SCHEMA), store.latch, lambda: options)
+        chores = {chore.name: chore.run for chore in upkeeper.chores()}
+        chores["compaction"]()
+        eventually(lambda: not chores["compaction"]() and bool(told), timeout_s=60)
+        upkeeper.close()
+        chores["vacuum"]()
+        chores["table log"]()
+        assert len(list(store.paths.table.glob("date=*/type=*/*.parquet"))) == len(store.read_view().files) == 2
+        assert positions(store) == through(30)
+
+
+_ROWS = 120_000
+
+
+def _wide_rows(position: int) -> pa.Table:
+    """Rows of some 2 kB each that hardly compress."""
+    count = _ROWS // 3
+    names = [f"user{(n * 7919) % count:06}" for n in range(count)]
+    columns = {
+        "date": pa.array([FIRST_DAY.date()] * count, pa.date32()),
+        "type": pa.array(["click"] * count, pa.string()),
+        "user_id": pa.array(names, pa.string()),
+        "time": pa.array([FIRST_DAY] * count, pa.timestamp("us", tz="UTC")),
+        "properties": pa.array([os.urandom(1000).hex() for _ in range(count)], pa.string()),
+        "received_at": pa.array([FIRST_DAY] * count, pa.timestamp("us", tz="UTC")),
+        "journal": pa.array(["elsewhere"] * count, pa.string()),
+        "position": pa.array(range(position, position + count), pa.int64()),
+    }
+    arrays = [columns.get(field.name, pa.nulls(count, field.type)) for field in SCHEMA.table_schema]
+    return sort_rows(pa.Table.from_arrays(arrays, schema=SCHEMA.table_schema))
+
+
+def test_memory_is_bounded_however_large_a_partition_is(store: Store) -> None:
+    """Three files with 240 MB of text, within 128 MiB: the process grows by no more than that, or little more."""
+    lake = Lake(store.paths.table, SCHEMA)
+    for number in range(3):
+        start = number * _ROWS // 3
+        lake.append(
+            write_partitions(_wide_rows(start + 1), store.paths.table),
+            journal="elsewhere",
+            after=start,
+            watermark=start + _ROWS // 3,
+        )
+    program = f"""
+        import resource
+        from pathlib import Path
+        from storage.maintenance.access import opened_upkeep
+        from storage.maintenance.compaction import CompactionRun, compact
+        from storage.maintenance.planning import CompactionLimits
+        from storage.paths import StorePaths
+        from storage.schema import ActionSchema
+        import duckdb, pyarrow.parquet
+        duckdb.connect().execute("select 1").fetchall()
+        paths = StorePaths.of(Path({str(store.paths.data)!r}))
+        with opened_upkeep(paths, ActionSchema()) as upkeep:
+            run = CompactionRun(
+                paths, upkeep.journal, upkeep.lake, upkeep.latch, CompactionLimits(), 128 << 20, now_ms=lambda: 0
+            )
+            upkeep.lake.reload("elsewhere")
+            before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+            assert compact(run, thorough=True).rows == {_ROWS}
+        print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+    """
+    ended = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, check=True, timeout=200
+    )
+    grown_bytes = int(ended.stdout) * 1024
+    print(f"grown by {grown_bytes / 1e6:.0f} MB")
+    assert grown_bytes < 200 * 1024 * 1024
+
+
+def test_a_submission_on_many_days_ends_as_few_files_a_day(store: Store) -> None:
+    days = repetitions(suite=120, long=3_000)
+    put_files(store, 3, rows=days, days=days)
+    before = len(store.read_view().files)
+    done: list[CompactionResult] = []
+    process = started(store, done)
+    eventually(process.finished, timeout_s=600)
+    assert before == 3 * days
+    assert len(store.read_view().files) == days
+    assert len(done) == -(-3 * days // RESTING.rewrite_files_max), "several partitions in one commit, boundedly"
+    assert positions(store) == through(3 * days)
