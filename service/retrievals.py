@@ -25,6 +25,7 @@ from queries.paging import decode_cursor
 from queries.retrieval import RetrievalPage, RetrievalRequest, ScanStatistics, question_of, retrieve_page
 from queries.sources import Order
 from queries.streaming import RetrievalStream, StreamRequest, stream_retrieval
+from queries.whole_views import answer_whole
 from service.clients import Client, client_of, needs
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
@@ -200,8 +201,7 @@ class Retrievals:
         explain = parse_flag(given, "explain")
         self._check_filter(given, client)
 
-        def work(connection: QueryConnection) -> tuple[RetrievalPage, dict[str, object] | None]:
-            view = self.store.read_view()
+        def work(connection: QueryConnection, view: ReadView) -> tuple[RetrievalPage, dict[str, object] | None]:
             asked = parse_filter(given, lambda: self.known_types(view), client.user_prefix)
             request = RetrievalRequest(asked, order, limit, given.get("cursor"))
             if request.cursor is not None:
@@ -218,7 +218,9 @@ class Retrievals:
             timeout = self._stop_after(connection)
             try:
                 async with interrupted_on_disconnect(receive, connection.interrupt):
-                    page, explanation = await self._threads.run(lambda: work(connection))
+                    page, explanation = await self._threads.run(
+                        lambda: answer_whole(self.store, lambda view: work(connection, view))
+                    )
             finally:
                 timeout.cancel()
         self._metrics.scanned_bytes.inc(page.statistics.scanned_bytes)
@@ -241,8 +243,7 @@ class Retrievals:
         csv_raw = parse_flag(given, "csvRaw")
         self._check_filter(given, client)
 
-        def begin(connection: QueryConnection) -> RetrievalStream:
-            view = self.store.read_view()
+        def begin(connection: QueryConnection, view: ReadView) -> RetrievalStream:
             asked = parse_filter(given, lambda: self.known_types(view), client.user_prefix)
             return stream_retrieval(connection, view, StreamRequest(asked, order, format_, limit, csv_raw))
 
@@ -250,7 +251,7 @@ class Retrievals:
         connection = resources.enter_context(self._admitted())
         timeout = self._stop_after(connection)
         try:
-            stream = await self._threads.run(lambda: begin(connection))
+            stream = await self._threads.run(lambda: answer_whole(self.store, lambda view: begin(connection, view)))
         except BaseException:
             resources.close()
             raise
