@@ -37,7 +37,7 @@ def test_the_example_in_the_documentation_loads(tmp_path: Path) -> None:
 def test_durations_and_sizes_say_their_unit() -> None:
     for name in Settings.__struct_fields__:
         if re.search(r"timeout|interval|retention|age|ahead", name):
-            assert re.search(r"_ms_|_ms$|_hours$|_s$", name), name
+            assert re.search(r"_ms_|_ms$|_hours$|_days$|_days_|_s$", name), name
 
 
 def test_later_sources_win(tmp_path: Path) -> None:
