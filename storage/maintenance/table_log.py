@@ -62,14 +62,14 @@ def clean_log(table: Path, *, durable_version: int, now_ms: int, age_ms_min: int
     kept = sorted(points, reverse=True)[:_CHECKPOINTS_KEPT]
     if len(kept) < _CHECKPOINTS_KEPT or not all(_is_whole(points[version]) for version in kept):
         return 0
-    entries = {version: path for version, path in log_entries(table).items() if version < kept[-1]}
     removed = 0
     # From the oldest on, so that what is left after a crash is still one run of versions.
-    for path in [points[v] for v in sorted(points) if v < kept[-1]] + [entries[v] for v in sorted(entries)]:
-        if now_ms - path.stat().st_mtime_ns // 1_000_000 < age_ms_min:
-            break
-        path.unlink()
-        removed += 1
+    for found in (points, log_entries(table)):
+        for version in sorted(version for version in found if version < kept[-1]):
+            if now_ms - found[version].stat().st_mtime_ns // 1_000_000 < age_ms_min:
+                break
+            found[version].unlink()
+            removed += 1
     if removed:
         fsync_path(table / "_delta_log")
     return removed

@@ -10,8 +10,8 @@ import msgspec
 import pytest
 
 from queries.engine import Engine, EngineLimits
+from queries.file_index import RetrievalFilter
 from queries.formats import Format
-from queries.pruning import RetrievalFilter
 from queries.retrieval import RetrievalRequest, retrieve_page
 from queries.streaming import StreamRequest, stream_retrieval
 from queries.whole_views import answer_whole

@@ -196,3 +196,13 @@ def test_a_handle_that_flushes_goes_on_whenever_the_log_is_cleaned(store: Store)
         assert store.read_view().snapshot.watermark == number
     assert positions(store) == through(8)
     assert len(log_entries(store.paths.table)) <= 2
+
+
+def test_entries_that_are_old_enough_go_while_a_checkpoint_is_not(summed_up: Store) -> None:
+    """Checkpoints come so often that one of those in the way is always young."""
+    hour_ago_s = system_now_ms() / 1000 - 3_600
+    for path in log_entries(summed_up.paths.table).values():
+        os.utime(path, (hour_ago_s, hour_ago_s))
+    assert clean(summed_up, age_ms_min=60_000) == 4
+    assert versions(summed_up) == (list(range(4, 10)), [1, 4, 9])
+    assert positions(summed_up) == through(18)
