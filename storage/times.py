@@ -5,20 +5,28 @@ offset and at most six fraction digits; not accepted is what `datetime.fromisofo
 through beyond that: no offset, `+0530`, week dates, `24:00`, a leap second, a seventh digit.
 
 The shape of a text is checked by turning every digit into `0` and looking the result up: a submission's times have
-very few shapes, so this costs a fifth of a regular expression for each of them.
+very few shapes, so this costs a fifth of a regular expression for each of them. Many texts of right shapes are then
+read by Arrow in one call, ten times as fast as one by one; whatever it does not read, Python reads or refuses.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Final
+
+import pyarrow as pa
 
 _EPOCH: Final = datetime(1970, 1, 1)
 _DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _DIGITS_TO_ZERO: Final = str.maketrans("123456789", "000000000")
 _OFFSET_CACHE_ENTRIES_MAX: Final = 4096
+_TIMESTAMP: Final = pa.timestamp("us", "UTC")
+# Fewer are read faster one by one.
+_MANY: Final = 24
+# Arrow knows a year 0; its last day may be the first of year 1 in UTC.
+_SURELY_YEAR_1_US: Final = (datetime(1, 1, 2) - _EPOCH) // timedelta(microseconds=1)
 
 
 def _valid_shapes() -> dict[str, tuple[int, bool]]:
@@ -81,30 +89,38 @@ def parse_times(texts: Sequence[str]) -> tuple[list[int], list[int]]:
     Raises:
         ValueError: at least one of them is wrong; `parse_time` tells which and why.
     """
-    times_us: list[int] = []
-    offsets: list[int] = []
-    joined = "\n".join(texts)
-    shapes = set(joined.translate(_DIGITS_TO_ZERO).split("\n"))
-    only = shapes.pop() if len(shapes) == 1 else ""
-    shape = _SHAPES.get(only)
-    # The length tells a text that holds a line feed itself from two texts.
-    if shape is None or len(joined) != len(texts) * (len(only) + 1) - 1:
-        for text in texts:
-            time_us, offset = parse_time(text)
-            times_us.append(time_us)
-            offsets.append(offset)
-        return times_us, offsets
-    length, numeric = shape
-    read, epoch, known = datetime.fromisoformat, _EPOCH, _offset_minutes
-    for text in texts:
-        # Python 3.13 reads hour 24 as the next day's midnight.
-        if text[11:13] == "24":
-            raise ValueError("hour 24 does not exist")
-        since = read(text[:length]) - epoch
-        offset = known[text[length:]] if numeric else 0
-        times_us.append(since.days * _DAY_US + (since.seconds - offset * 60) * _SECOND_US + since.microseconds)
-        offsets.append(offset)
-    return times_us, offsets
+    if len(texts) >= _MANY:
+        joined = "\n".join(texts)
+        zeroed = joined.translate(_DIGITS_TO_ZERO) + "\n"
+        shapes = [zeroed[: zeroed.index("\n")]]
+        if zeroed != (shapes[0] + "\n") * len(texts):
+            shapes = zeroed[:-1].split("\n")
+        # A text that holds a line feed itself makes more shapes than texts.
+        if len(shapes) in (1, len(texts)) and _SHAPES.keys() >= set(shapes):
+            try:
+                times = pa.array(texts, pa.string()).cast(_TIMESTAMP)
+            except pa.ArrowInvalid:
+                pass
+            else:
+                times_us = memoryview(times.buffers()[1]).cast("q").tolist()
+                if min(times_us) >= _SURELY_YEAR_1_US:
+                    return times_us, _offsets_of(texts, joined, shapes)
+    both = [parse_time(text) for text in texts]
+    return [time_us for time_us, _ in both], [offset for _, offset in both]
+
+
+def _offsets_of(texts: Sequence[str], joined: str, shapes: Sequence[str]) -> list[int]:
+    """The offsets of texts of right shapes, which are *shapes*, or all of the one that is given."""
+    if len(shapes) > 1:
+        parts = ((text, *_SHAPES[shape]) for text, shape in zip(texts, shapes, strict=True))
+        return [_offset_minutes[text[length:]] if numeric else 0 for text, length, numeric in parts]
+    length, numeric = _SHAPES[shapes[0]]
+    if not numeric:
+        return [0] * len(texts)
+    stride = len(shapes[0]) + 1
+    if all(joined[place::stride] == joined[place] * len(texts) for place in range(length, stride - 1)):
+        return [_offset_minutes[texts[0][length:]]] * len(texts)
+    return [_offset_minutes[text[length:]] for text in texts]
 
 
 def _why_not(text: str) -> str:

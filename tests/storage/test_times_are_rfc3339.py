@@ -51,8 +51,10 @@ def test_many_times_at_once_are_the_same_as_each_alone(written: list[tuple[str, 
     texts = [text for text, _ in written]
     alone = [parse_time(text) for text in texts]
     assert parse_times(texts) == ([one[0] for one in alone], [one[1] for one in alone])
-    same = [texts[0]] * 3
-    assert parse_times(same) == ([alone[0][0]] * 3, [alone[0][1]] * 3)
+    for times in (3, 40):
+        same = [texts[0]] * times
+        assert parse_times(same) == ([alone[0][0]] * times, [alone[0][1]] * times)
+        assert parse_times(texts * times) == ([one[0] for one in alone] * times, [one[1] for one in alone] * times)
 
 
 @given(st.text(alphabet="0123456789-+:.TtZz \n٣²", min_size=15, max_size=34) | st.text(max_size=30))
@@ -67,6 +69,10 @@ def test_what_is_not_rfc_3339_is_refused(text: str) -> None:
             parse_times([text])
         with pytest.raises(ValueError, match=r"\w"):
             parse_times([text, "2024-03-01T11:00:00Z"])
+        with pytest.raises(ValueError, match=r"\w"):
+            parse_times([*["2024-03-01T11:00:00Z"] * 40, text])
+        with pytest.raises(ValueError, match=r"\w"):
+            parse_times([text] * 40)
 
 
 @pytest.mark.parametrize(
@@ -91,6 +97,7 @@ def test_what_is_not_rfc_3339_is_refused(text: str) -> None:
         ("2023-02-29T11:00:00Z", "day"),
         ("2024-13-01T11:00:00Z", "month"),
         ("0000-01-01T00:00:00Z", "year"),
+        ("0000-12-31T23:30:00-01:00", "year"),
         ("2024-03-01T11:00:00.1234567Z", "six fraction digits"),
         ("2024-03-01T11:00:00,5Z", "offset must be"),
         ("2024-W09-5T11:00:00Z", "not an RFC 3339"),
@@ -104,7 +111,8 @@ def test_what_is_not_rfc_3339_is_refused(text: str) -> None:
 def test_the_message_says_what_is_wrong(text: str, reason: str) -> None:
     with pytest.raises(ValueError, match=reason):
         parse_time(text)
-    for many in ([text], [text] * 3, ["2024-03-01T11:00:00Z", text]):
+    wrong_last = ["2024-03-01T11:00:00Z"] * 40 + [text]
+    for many in ([text], [text] * 3, ["2024-03-01T11:00:00Z", text], [text] * 40, wrong_last):
         with pytest.raises(ValueError, match=r"\w"):
             parse_times(many)
 
