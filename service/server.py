@@ -11,13 +11,12 @@ import os
 import shutil
 import signal
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 
 import uvicorn
-from uvicorn.supervisors import Multiprocess
 
 from service.access import is_loopback
 from service.app import create_app
@@ -28,13 +27,12 @@ from service.metrics import share_metrics
 from service.settings import Settings, SettingsError
 from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE, unknown_variables
 from service.store_settings import store_paths
+from service.workers import Workers, listening
 from storage.access_keys import KeyFile
 from storage.errors import StoreFailed
 from storage.lake import Lake
 from storage.recovery import RecoveryReport
 from storage.store import lock_and_recover, system_now_us
-
-_BACKLOG = 2048
 
 _log = logging.getLogger("actionlake.serve")
 
@@ -58,8 +56,13 @@ def serve(live: LiveSettings) -> None:
         _log.warning("cors_allowed_origins is without effect as long as there are no keys")
     if settings.data.startswith("s3://"):
         raise SettingsError("data: s3:// is not supported by this version; give a folder")
-    listener = _listen(settings.host, settings.port)
-    host, port = listener.getsockname()[:2]
+    with listening(settings.host, settings.port, listeners=settings.workers) as listeners:
+        _serve_from(live, listeners)
+
+
+def _serve_from(live: LiveSettings, listeners: Sequence[socket.socket]) -> None:
+    settings = live.in_force.settings
+    host, port = listeners[0].getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     lock, report = lock_and_recover(
         store_paths(settings), settings.action_schema(), holder=f"pid {os.getpid()}, serving {url}"
@@ -70,16 +73,16 @@ def serve(live: LiveSettings) -> None:
     # in order, with exit code 0.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _exit_in_order)
-    with lock, listener, _shared_metrics(lock.path.parent / "metrics"), KeeperProcess(live):
+    with lock, _shared_metrics(lock.path.parent / "metrics"), KeeperProcess(live):
         _tell(report)
         _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)
         if settings.workers == 1:
             server = uvicorn.Server(_config(settings, create_app(live)))
-            server.run(sockets=[listener])
+            server.run(sockets=list(listeners))
             if not server.started:
                 raise StoreFailed("the service did not start; the log above says why")
         else:
-            _supervise(live, listener)
+            _supervise(live, listeners)
 
 
 def _exit_in_order(_: int, __: FrameType | None) -> None:
@@ -102,7 +105,7 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
     )
 
 
-def _supervise(live: LiveSettings, listener: socket.socket) -> None:
+def _supervise(live: LiveSettings, listeners: Sequence[socket.socket]) -> None:
     """Run the workers; they get their settings through the environment, and follow the settings file by themselves."""
     settings = live.in_force.settings
     os.environ[HANDED_OVER_VARIABLE] = live.hand_over()
@@ -119,7 +122,7 @@ def _supervise(live: LiveSettings, listener: socket.socket) -> None:
         os.environ[HANDED_OVER_VARIABLE] = live.hand_over()
 
     live.follow(use, on_taken=hand_over)
-    Multiprocess(_config(settings, "service.app:app_from_environ"), sockets=[listener]).run()
+    Workers(_config(settings, "service.app:app_from_environ"), listeners).run()
     live.stop()
 
 
@@ -133,20 +136,6 @@ def _shared_metrics(folder: Path) -> Iterator[None]:
         yield
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((host, port))
-        listener.listen(_BACKLOG)
-        listener.set_inheritable(True)
-    except BaseException:
-        listener.close()
-        raise
-    return listener
 
 
 def require_safe_address(settings: Settings) -> None:

@@ -160,12 +160,17 @@ class Server:
             deadline = time.monotonic() + _START_TIMEOUT_S
             while not found or found.keys() != self.workers():
                 assert time.monotonic() < deadline, f"only {len(found)} workers accept connections: {self.output()}"
-                connection = opened.enter_context(closing(self.connect()))
-                assert ask(connection, "GET", "/health/live").status == 200
-                found.setdefault(self._worker_of(connection), connection)
+                connection = opened.enter_context(closing(self.connect_and_ask()))
+                found.setdefault(self.worker_of(connection), connection)
             yield found
 
-    def _worker_of(self, connection: http.client.HTTPConnection) -> int:
+    def connect_and_ask(self) -> http.client.HTTPConnection:
+        """Open a connection that a worker has accepted."""
+        connection = self.connect()
+        assert ask(connection, "GET", "/health/live").status == 200
+        return connection
+
+    def worker_of(self, connection: http.client.HTTPConnection) -> int:
         """Find out which worker has accepted *connection*, by the socket that it holds."""
         ours = connection.sock.getsockname()[1]
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:

@@ -8,7 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Final
 
@@ -115,6 +117,18 @@ def test_a_second_service_says_who_holds_the_folder(two_workers: tuple[Server, P
     assert f"pid {server.process.pid}" in second.stderr
     assert f"http://127.0.0.1:{server.port}" in second.stderr
     assert server.ask("GET", "/health/ready").status == 200
+
+
+def test_connections_are_spread_over_the_workers(two_workers: tuple[Server, Path], tmp_path: Path) -> None:
+    """Each of two gets its share of 60, and no other service gets any by listening on the same port."""
+    server, _ = two_workers
+    with server.each_worker(), ExitStack() as opened:
+        shares = Counter(server.worker_of(opened.enter_context(closing(server.connect_and_ask()))) for _ in range(60))
+    assert shares.keys() == server.workers()
+    assert min(shares.values()) >= 10, shares
+    other = _actionlake("serve", "--data", str(tmp_path / "data"), "--port", str(server.port), "--workers", "2")
+    assert other.returncode == 1
+    assert "in use" in other.stderr
 
 
 def _stale_reads(server: Server, name: str, pairs: int) -> int:
