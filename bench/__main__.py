@@ -6,7 +6,7 @@ import shlex
 import shutil
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
@@ -17,11 +17,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from bench.environment import describe_environment, fsync_median_ms
 from bench.errors import BenchFailed
-from bench.ingest import MEMORY, SERVER_LOG, WORKLOADS
+from bench.ingest import MEMORY, SERVER_LOG, WORKLOADS, IngestWorkload
 from bench.opponents import OPPONENTS, Opponent
 from bench.processes import ROOT
 from bench.queries import QUERIES
 from bench.report import PERFORMANCE_PAGE, print_tables, write_performance_page
+from bench.restart import RESTART
 from bench.runs import Piece, Run, RunHeader
 from bench.workloads import Workload
 
@@ -31,7 +32,8 @@ ROUNDS_DEFAULT: Final = 3
 # Wide enough for every table; a terminal's own width counts where there is one.
 _FILE_WIDTH: Final = 170
 
-_ALL_WORKLOADS: Final[dict[str, Workload]] = {workload.name: workload for workload in (*WORKLOADS, QUERIES)}
+_WORKLOADS: Final[tuple[Workload, ...]] = (*WORKLOADS, RESTART, QUERIES)
+_ALL_WORKLOADS: Final = {workload.name: workload for workload in _WORKLOADS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,7 @@ def _in_turn(
 @click.option("--memory", is_flag=True, help="Only the run of 10 million actions that memory is taken from.")
 @click.option("--workload", "names", multiple=True, type=click.Choice(list(_ALL_WORKLOADS)), help="Only these.")
 @click.option("--opponent", "opponents", multiple=True, type=click.Choice(list(OPPONENTS)), help="Only these.")
+@click.option("--seconds", type=click.FloatRange(1), help="How long submissions are measured, instead of their own.")
 @click.option("--resume", is_flag=True, help="Go on with the last run, and keep what it has.")
 @click.option(
     "--data-dir",
@@ -84,6 +87,7 @@ def main(
     memory: bool,
     names: tuple[str, ...],
     opponents: tuple[str, ...],
+    seconds: float | None,
     resume: bool,
     data_dir: Path | None,
 ) -> None:
@@ -92,6 +96,8 @@ def main(
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
     chosen = [_ALL_WORKLOADS[name] for name in ([MEMORY.name] if memory else names or _ALL_WORKLOADS)]
+    if seconds is not None:
+        chosen = [replace(one, window_s=seconds) if isinstance(one, IngestWorkload) else one for one in chosen]
     if memory and (quick or names):
         raise click.UsageError("--memory is a run of its own: without --quick and --workload")
     try:

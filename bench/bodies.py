@@ -6,9 +6,22 @@ import itertools
 import random
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta, timezone
-from typing import Final
+from typing import Any, Final
+
+import msgspec
+import pyarrow as pa
 
 USERS: Final = 200_000
+STREAM_SCHEMA: Final = pa.schema(
+    {
+        "user_id": pa.string(),
+        "session_id": pa.string(),
+        "time": pa.timestamp("us", "UTC"),
+        "utc_offset_minutes": pa.int16(),
+        "type": pa.string(),
+        "properties": pa.string(),
+    }
+)
 _POOL_ACTIONS: Final = 1_000_000
 _POOL_BODIES_MIN: Final = 1_000
 _POOL_BODIES_MAX: Final = 20_000
@@ -20,6 +33,18 @@ _LATE_DAYS_MAX: Final = 2.0
 
 _OFFSETS_MINUTES: Final = (0, 0, 0, 60, 120, 330, 540, -180, -300, -360, -480)
 _PAGES: Final = ("home", "communities", "inventory", "floor-plans", "pricing", "contact", "search", "account")
+
+
+class _Action(msgspec.Struct):
+    time: datetime
+    type: str
+    properties: msgspec.Raw
+
+
+class _Submission(msgspec.Struct):
+    userId: str
+    sessionId: str
+    actions: list[_Action]
 
 
 def pool_size(actions_per_request: int) -> int:
@@ -38,6 +63,35 @@ def make_bodies(*, actions_per_request: int, count: int, seed: int, base_time_s:
     source = random.Random(seed * 1_000_003 + actions_per_request)
     users = _zipf_users(source)
     return [_submission(source, next(users), actions_per_request, base_time_s).encode() for _ in range(count)]
+
+
+def make_streams(*, rows_per_stream: int, count: int, seed: int, base_time_s: int) -> list[bytes]:
+    """Make *count* Arrow streams of *rows_per_stream* rows each: the same actions, of many users in a stream."""
+    per_user = 20
+    users = -(-rows_per_stream * count // per_user)
+    bodies = make_bodies(actions_per_request=per_user, count=users, seed=seed, base_time_s=base_time_s)
+    columns: dict[str, list[Any]] = {name: [] for name in STREAM_SCHEMA.names}
+    decode = msgspec.json.Decoder(_Submission).decode
+    for body in bodies:
+        submission = decode(body)
+        columns["user_id"] += [submission.userId] * per_user
+        columns["session_id"] += [submission.sessionId] * per_user
+        for action in submission.actions:
+            columns["time"].append(action.time)
+            offset = action.time.utcoffset()
+            assert offset is not None, "every body's times have offsets"
+            columns["utc_offset_minutes"].append(offset // timedelta(minutes=1))
+            columns["type"].append(action.type)
+            columns["properties"].append(bytes(action.properties).decode())
+    table = pa.table(columns, schema=STREAM_SCHEMA)
+    return [_stream(table.slice(start * rows_per_stream, rows_per_stream)) for start in range(count)]
+
+
+def _stream(table: pa.Table) -> bytes:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return bytes(sink.getvalue())
 
 
 def _zipf_users(source: random.Random) -> Iterator[int]:

@@ -23,7 +23,9 @@ SERVER_LOG: Final = "server.log"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class IngestWorkload:
-    """Submissions of *actions_per_request* actions over 64 connections, for a time or, with *requests_max*, a number.
+    """Submissions of *actions_per_request* actions over many connections, for a time or, with *requests_max*, a number.
+
+    `form` is what they are sent as (`bench.load.MEDIA_TYPES`), and `flags` are given to the server besides.
 
     The window is longer than the time after which the default settings flush, or the rate is high enough to flush by
     size: flushing is part of what is measured, and how often it happened is one of the figures.
@@ -32,6 +34,9 @@ class IngestWorkload:
     name: str
     title: str
     actions_per_request: int
+    form: str = "json"
+    flags: tuple[str, ...] = ()
+    connections: int = CONNECTIONS
     warmup_s: float = 5.0
     window_s: float = 30.0
     requests_max: int | None = None
@@ -55,7 +60,7 @@ class IngestWorkload:
         result: dict[str, Any] | None = None
         # What an earlier piece left to be written is not this one's cost.
         os.sync()
-        with ServerProcess(opponent.command(data, port), folder / SERVER_LOG) as server:
+        with ServerProcess([*opponent.command(data, port), *self.flags], folder / SERVER_LOG) as server:
             server.wait_ready(f"http://127.0.0.1:{port}{opponent.ready_path}")
             with self._driver(port, base_time_s) as events:
                 for event in events:
@@ -117,11 +122,17 @@ class IngestWorkload:
             return float(event["actions"] / (self.requests_max * self.actions_per_request))
         return min(1.0, float(event["elapsed_s"]) / (self.warmup_s + self.window_s))
 
+    def drive(self, port: int, base_time_s: int) -> Iterator[dict[str, Any]]:
+        """Run the load against a server that is up; yield the driver's events as they come."""
+        with self._driver(port, base_time_s) as events:
+            yield from events
+
     @contextmanager
     def _driver(self, port: int, base_time_s: int) -> Iterator[Iterator[dict[str, Any]]]:
         """Run the load in a process of its own; yields its events as they come."""
         command = [sys.executable, "-m", "bench.load", "--port", str(port), "--base-time-s", str(base_time_s)]
-        command += ["--actions", str(self.actions_per_request), "--connections", str(CONNECTIONS)]
+        command += ["--actions", str(self.actions_per_request), "--connections", str(self.connections)]
+        command += ["--form", self.form]
         if self.requests_max is None:
             command += ["--warmup-s", str(self.warmup_s), "--window-s", str(self.window_s)]
         else:
@@ -146,11 +157,63 @@ MEMORY: Final = IngestWorkload(
     opponents=("actionlake",),
     rounds_max=1,
 )
+# What keeps all that a window submits in the journal.
+_HELD_BACK: Final = (
+    "--flush-rows-max", "10000000", "--flush-bytes-max", "8000000000", "--journal-bytes-max", "8000000000",
+)  # fmt: skip
 # At one action a request nothing but age causes a flush (60 s by default), so that window is longer.
-WORKLOADS: Final = (
+WORKLOADS: Final[tuple[IngestWorkload, ...]] = (
     IngestWorkload(name="submit-1", title="1 action a request", actions_per_request=1, window_s=75.0),
     IngestWorkload(name="submit-10", title="10 actions a request", actions_per_request=10),
     IngestWorkload(name="submit-100", title="100 actions a request", actions_per_request=100),
     IngestWorkload(name="submit-1000", title="1,000 actions a request", actions_per_request=1_000),
+    *(
+        IngestWorkload(
+            name=f"held-back-{workers}",
+            title=f"100 actions a request, --workers {workers}, flushing held back",
+            actions_per_request=100,
+            flags=(*_HELD_BACK, "--workers", str(workers)),
+            window_s=15.0,
+            opponents=("actionlake",),
+        )
+        for workers in (1, 2)
+    ),
+    IngestWorkload(
+        name="workers-2",
+        title="100 actions a request, --workers 2",
+        actions_per_request=100,
+        flags=("--workers", "2"),
+        opponents=("actionlake",),
+    ),
+    IngestWorkload(
+        name="sustained",
+        title="1,000 actions a request, --workers 2, five minutes",
+        actions_per_request=1_000,
+        flags=("--workers", "2"),
+        warmup_s=10.0,
+        window_s=300.0,
+        opponents=("actionlake",),
+        rounds_max=1,
+    ),
+    IngestWorkload(
+        name="arrow",
+        title="Arrow streams of 20,000 rows",
+        actions_per_request=20_000,
+        form="arrow",
+        connections=8,
+        window_s=15.0,
+        opponents=("actionlake",),
+    ),
+    IngestWorkload(
+        name="arrow-held-back",
+        title="Arrow streams of 20,000 rows, flushing held back",
+        actions_per_request=20_000,
+        form="arrow",
+        flags=_HELD_BACK,
+        connections=8,
+        warmup_s=2.0,
+        window_s=8.0,
+        opponents=("actionlake",),
+    ),
     MEMORY,
 )

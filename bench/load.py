@@ -26,9 +26,12 @@ from typing import Any, Final, cast
 
 import uvloop
 
-from bench.bodies import make_bodies, pool_size
+from bench.bodies import make_bodies, make_streams, pool_size
 
 PATH: Final = "/api/submitlogs"
+MEDIA_TYPES: Final = {"json": "application/json", "arrow": "application/vnd.apache.arrow.stream"}
+# Distinct streams; each is of many users, so that a few are as many actions as the bodies.
+STREAMS: Final = 40
 PROGRESS_INTERVAL_S: Final = 0.5
 
 _CONTENT_LENGTH: Final = re.compile(rb"\r\ncontent-length:[ \t]*(\d+)", re.IGNORECASE)
@@ -61,6 +64,7 @@ class LoadPlan:
     window_s: float = 30.0
     requests_max: int | None = None
     stall_timeout_s: float = 180.0
+    media_type: str = MEDIA_TYPES["json"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -95,7 +99,7 @@ class _Load:
     """What the connections share: the next request, the answers, and when to stop."""
 
     def __init__(self, plan: LoadPlan, bodies: Sequence[bytes], actions_per_request: int) -> None:
-        head = f"POST {PATH} HTTP/1.1\r\nHost: {plan.host}:{plan.port}\r\nContent-Type: application/json\r\n"
+        head = f"POST {PATH} HTTP/1.1\r\nHost: {plan.host}:{plan.port}\r\nContent-Type: {plan.media_type}\r\n"
         requests = [f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body for body in bodies]
         self._requests = itertools.cycle(requests)
         self._requests_max = plan.requests_max
@@ -310,19 +314,26 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--warmup-s", type=float, default=5.0)
     parser.add_argument("--window-s", type=float, default=30.0)
     parser.add_argument("--requests-max", type=int)
+    parser.add_argument("--form", choices=list(MEDIA_TYPES), default="json")
     options = parser.parse_args(arguments)
-    bodies = make_bodies(
-        actions_per_request=options.actions,
-        count=pool_size(options.actions),
-        seed=options.seed,
-        base_time_s=options.base_time_s,
-    )
+    if options.form == "arrow":
+        bodies = make_streams(
+            rows_per_stream=options.actions, count=STREAMS, seed=options.seed, base_time_s=options.base_time_s
+        )
+    else:
+        bodies = make_bodies(
+            actions_per_request=options.actions,
+            count=pool_size(options.actions),
+            seed=options.seed,
+            base_time_s=options.base_time_s,
+        )
     plan = LoadPlan(
         port=options.port,
         connections=options.connections,
         warmup_s=options.warmup_s,
         window_s=options.window_s,
         requests_max=options.requests_max,
+        media_type=MEDIA_TYPES[options.form],
     )
     try:
         result = uvloop.run(drive(plan, bodies, options.actions, _write_event))
