@@ -75,6 +75,7 @@ class SubmitEndpoint:
         self._kept = metrics.submissions.labels("200")
         self._now_us = now_us
         self._loop = asyncio.get_running_loop()
+        self._gathering = False
         self._committer = GroupCommitter(
             store.journal,
             now_us=now_us,
@@ -142,7 +143,11 @@ class SubmitEndpoint:
         if not append.submissions and not append.rejections and key is None:
             return append.answer
         future: asyncio.Future[bytes] = self._loop.create_future()
-        self._committer.submit(future, append)
+        self._committer.gather(future, append)
+        if not self._gathering:
+            # After the other requests that have come with this one.
+            self._gathering = True
+            self._loop.call_soon(self._hand_over)
         answer = await future
         if answer is append.answer:
             self._count(parsed)
@@ -171,6 +176,10 @@ class SubmitEndpoint:
         if key_text is None:
             return parsed, None
         return parsed, IdempotencyKey.of(key_text, body, scope=client.key_id or "")
+
+    def _hand_over(self) -> None:
+        self._gathering = False
+        self._committer.hand_over()
 
     def _count(self, parsed: ParsedBody) -> None:
         metrics = self._metrics

@@ -49,6 +49,7 @@ class GroupCommitter:
         self.pending_bytes_max = pending_bytes_max
         self._on_commit = on_commit
         self._wake = threading.Condition()
+        self._gathered: list[tuple[Any, Append, int]] = []
         self._pending: list[tuple[Any, Append, int]] = []
         self._pending_bytes = 0
         self._closing = False
@@ -59,6 +60,18 @@ class GroupCommitter:
         """Queue a request for the next commit.
 
         Raises:
+            Overloaded, StoreFailed: as `gather`.
+        """
+        self.gather(token, append)
+        self.hand_over()
+
+    def gather(self, token: Any, append: Append) -> None:
+        """Keep a request until `hand_over`, so that those that came at the same moment share a commit.
+
+        A commit costs as much for one request as for ten. Handed over one by one, 64 clients' requests were committed
+        three at a time, with most of the processor's time spent on commits.
+
+        Raises:
             Overloaded: too many bytes wait already; nothing is kept.
             StoreFailed: the committer is closed.
         """
@@ -66,16 +79,24 @@ class GroupCommitter:
         with self._wake:
             if self._closing:
                 raise StoreFailed("the service is shutting down")
-            if self._pending and self._pending_bytes + size > self.pending_bytes_max:
+            if self._pending_bytes and self._pending_bytes + size > self.pending_bytes_max:
                 raise Overloaded("too many submissions wait for the disk", retry_after_s=1)
-            self._pending.append((token, append, size))
+            self._gathered.append((token, append, size))
             self._pending_bytes += size
+
+    def hand_over(self) -> None:
+        """Queue what was gathered for the next commit."""
+        with self._wake:
+            self._pending += self._gathered
+            self._gathered = []
             self._wake.notify()
 
     def close(self) -> None:
         """Commit what waits, then stop; later submissions are refused."""
         with self._wake:
             self._closing = True
+            self._pending += self._gathered
+            self._gathered = []
             self._wake.notify()
         self._thread.join()
 
@@ -94,30 +115,42 @@ class GroupCommitter:
                     self._wake.wait()
                 if not self._pending:
                     return
-                group, self._pending = self._take()
-            self._commit(group)
+            self._commit()
 
-    def _take(self) -> tuple[list[tuple[Any, Append, int]], list[tuple[Any, Append, int]]]:
-        taken = size = 0
-        for _, _, one in self._pending[:GROUP_REQUESTS_MAX]:
-            if taken and size + one > GROUP_BYTES_MAX:
-                break
-            taken += 1
-            size += one
-        self._pending_bytes -= size
-        return self._pending[:taken], self._pending[taken:]
+    def _take(self) -> list[tuple[Any, Append, int]]:
+        with self._wake:
+            taken = size = 0
+            for _, _, one in self._pending[:GROUP_REQUESTS_MAX]:
+                if taken and size + one > GROUP_BYTES_MAX:
+                    break
+                taken += 1
+                size += one
+            self._pending_bytes -= size
+            group, self._pending = self._pending[:taken], self._pending[taken:]
+            return group
 
-    def _commit(self, group: list[tuple[Any, Append, int]]) -> None:
+    def _commit(self) -> None:
         started = time.perf_counter()
+        group: list[tuple[Any, Append, int]] = []
+
+        def take() -> list[Append]:
+            group.extend(self._take())
+            return [append for _, append, _ in group]
+
         outcomes: list[Outcome]
         try:
-            outcomes = self._journal.append([append for _, append, _ in group], now_us=self._now_us())
-        except StoreError as error:
-            outcomes = [error] * len(group)
+            outcomes = self._journal.append_next(take, now_us=self._now_us())
         except Exception as error:  # noqa: BLE001
             # Whatever it is, the requests must hear of it, and the thread must live on for the next ones.
-            failure = StoreFailed(f"the commit failed unexpectedly: {error!r}")
-            failure.__cause__ = error
+            if not group:
+                take()
+            failure = error if isinstance(error, StoreError) else _unexpected(error)
             outcomes = [failure] * len(group)
         self._on_commit(len(group), time.perf_counter() - started)
         self._deliver([(token, outcome) for (token, _, _), outcome in zip(group, outcomes, strict=True)])
+
+
+def _unexpected(error: Exception) -> StoreFailed:
+    failure = StoreFailed(f"the commit failed unexpectedly: {error!r}")
+    failure.__cause__ = error
+    return failure

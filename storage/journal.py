@@ -207,12 +207,19 @@ class Journal:
             StoreFailed: the write or its fsync failed. Nothing is visible now, but the rows may reappear after
                 recovery. The latch is set.
         """
+        return self.append_next(lambda: group, now_us=now_us)
+
+    def append_next(self, take: Callable[[], Sequence[Append]], *, now_us: int) -> list[bytes | StoreError]:
+        """As `append`, with the group that *take* returns once it is this process's turn to write.
+
+        Other processes may be writing, and what came while this one waited for them shares the commit.
+        """
         if self._page is not None:
             self._page.give_way()
         with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
             # In here, since a commit that this one had to wait for may have set it.
             self._check_latch()
-            fresh, outcomes = without_repetitions(execute, group)
+            fresh, outcomes = without_repetitions(execute, take())
             rows = [(one, submission) for one in fresh for submission in one.submissions]
             head = self._insert_submissions(execute, [submission for _, submission in rows], now_us)
             self._insert_dead_letters(execute, [rejection for one in fresh for rejection in one.rejections], now_us)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
 from deltalake import Schema
 from deltalake.transaction import CommitProperties, Transaction
@@ -18,7 +18,6 @@ import storage.group_commit
 from storage.data_files import WrittenFile
 from storage.errors import StoreError
 from storage.group_commit import GroupCommitter
-from storage.journal_records import Append
 from storage.lake import _NO_HOOKS, Lake, _add_action
 from storage.latch import Latch
 from storage.schema import PARTITION_COLUMNS
@@ -33,7 +32,8 @@ def acknowledge_before_the_commit() -> None:
     """Make the group commit tell its clients that all is well, and ask the journal a moment later."""
 
     class EagerCommitter(GroupCommitter):
-        def _commit(self, group: list[tuple[Any, Append, int]]) -> None:
+        def _commit(self) -> None:
+            group = self._take()
             self._deliver([(token, append.answer) for token, append, _ in group])
             time.sleep(_MOMENT_S)
             with contextlib.suppress(StoreError):  # There is nobody left to tell.

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+import apsw
 import pytest
 
 from storage.errors import DiskFull, Overloaded, StoreError, StoreFailed
@@ -27,16 +29,19 @@ class Committing:
         self.seconds: list[float] = []
         self.go = threading.Event()
         self.errors: list[Exception] = []
-        append = Journal.append
+        append_next = Journal.append_next
 
-        def append_when_let(journal: Journal, group: Sequence[Append], *, now_us: int) -> list[bytes | StoreError]:
+        def append_when_let(
+            journal: Journal, take: Callable[[], Sequence[Append]], *, now_us: int
+        ) -> list[bytes | StoreError]:
+            group = take()
             self.groups.append(len(group))
             assert self.go.wait(20)
             if self.errors:
                 raise self.errors.pop(0)
-            return append(journal, group, now_us=now_us)
+            return append_next(journal, lambda: group, now_us=now_us)
 
-        monkeypatch.setattr(Journal, "append", append_when_let)
+        monkeypatch.setattr(Journal, "append_next", append_when_let)
         self.committer = GroupCommitter(
             store.journal,
             now_us=system_now_us,
@@ -180,3 +185,38 @@ def test_when_the_answers_cannot_be_delivered_later_requests_are_refused_and_do_
     with pytest.raises(StoreFailed):
         committing.submit("later")
     assert positions(store) == [1]
+
+
+def test_requests_that_were_gathered_wait_for_the_hand_over_and_share_a_commit(committing: Committing) -> None:
+    committing.go.set()
+    for n in range(5):
+        committing.committer.gather(f"g{n}", request(1))
+    committing.submit("last")
+    eventually(lambda: len(committing.outcomes) == 6)
+    assert committing.groups == [6]
+    committing.committer.gather("left", request(1))
+    committing.committer.close()
+    assert isinstance(committing.outcomes["left"], bytes)
+
+
+def test_a_group_is_taken_when_it_is_the_processs_turn_to_write(store: Store) -> None:
+    """What comes while another process writes is in the commit that waited for it."""
+    outcomes: list[Any] = []
+    sizes: list[int] = []
+    committer = GroupCommitter(
+        store.journal,
+        now_us=system_now_us,
+        deliver=outcomes.extend,
+        pending_bytes_max=1 << 20,
+        on_commit=lambda requests, _: sizes.append(requests),
+    )
+    other = apsw.Connection(str(store.paths.journal))
+    other.execute("BEGIN IMMEDIATE")
+    committer.submit("first", request(1))
+    time.sleep(0.05)
+    committer.submit("second", request(1))
+    other.execute("ROLLBACK")
+    eventually(lambda: len(outcomes) == 2)
+    assert sizes == [2]
+    committer.close()
+    other.close()
