@@ -10,13 +10,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 import pytest
 
-from bench.bodies import make_bodies, pool_size
+from bench.bodies import make_bodies, make_streams, pool_size
 from bench.errors import BenchFailed
 from bench.ingest import IngestWorkload
 from bench.load import LoadFailed, LoadPlan, LoadResult, drive, quantile
 from bench.opponents import BASELINE
+from storage.arrow_batches import ArrowParser
+from storage.schema import ActionSchema
+from storage.submission import SubmissionLimits
 
 ACTIONS = 7
 BODIES = make_bodies(actions_per_request=ACTIONS, count=20, seed=1, base_time_s=1_700_000_000)
@@ -250,3 +254,13 @@ def test_control_a_server_that_stores_less_than_it_acknowledged_leaves_no_figure
     forgetful = replace(BASELINE, count_stored=lambda data: BASELINE.count_stored(data) - 1)
     with pytest.raises(BenchFailed, match="acknowledged 40 actions and holds 39"):
         FEW.measure(forgetful, tmp_path, base_time_s=1_700_000_000, progress=lambda share, _: None)
+
+
+def test_every_row_of_a_stream_is_accepted_and_streams_are_of_many_users() -> None:
+    streams = make_streams(rows_per_stream=100, count=3, seed=1, base_time_s=1_700_000_000)
+    parser = ArrowParser(ActionSchema(), SubmissionLimits(), body_bytes_max=1 << 20, rows_max=1_000)
+    parsed = [parser.parse(stream, now_us=1_800_000_000_000_000) for stream in streams]
+    assert [(one.accepted, len(one.rejections)) for one in parsed] == [(100, 0)] * 3
+    assert len(set(streams)) == 3
+    with pa.ipc.open_stream(streams[0]) as reader:
+        assert len(reader.read_all()["user_id"].unique()) > 1
