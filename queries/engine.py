@@ -79,7 +79,7 @@ class QueryConnection:
         self._lock = threading.Lock()
         self._stopped = False
         self._closed = False
-        cursor.execute("PRAGMA enable_profiling = 'no_output'")
+        self._profiled = False
 
     def register(self, name: str, table: pa.Table) -> None:
         """Let *table* be queried as *name*."""
@@ -122,6 +122,10 @@ class QueryConnection:
     def _translated(self) -> Iterator[None]:
         if self._stopped:
             raise QueryStopped("the query was stopped")
+        if not self._profiled:
+            # Not before it is needed: a page that is in memory needs no query.
+            self._profiled = True
+            self._cursor.execute("PRAGMA enable_profiling = 'no_output'")
         try:
             yield
         except duckdb.InterruptException as error:

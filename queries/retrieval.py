@@ -16,6 +16,7 @@ import pyarrow as pa
 from queries.action_rows import action_json_sql
 from queries.engine import QueryConnection
 from queries.file_index import RetrievalFilter
+from queries.memory_rows import fits_in_memory, json_texts, page_rows
 from queries.paging import Cursor, decode_cursor, encode_cursor, fingerprint
 from queries.pruning import Pruned
 from queries.reading_order import reading_steps
@@ -166,18 +167,19 @@ def retrieve_page(connection: QueryConnection, view: ReadView, request: Retrieva
     # One more than a page tells whether there is another.
     rows_max = request.limit + 1
     beyond = None if cursor is None else (cursor.time_us, cursor.journal, cursor.position)
-    sources = find_sources(view, asked, ROW_COLUMNS, page=PageBounds(request.order, rows_max, beyond))
-    reader = _PageReader(connection, asked, request.order, rows_max, cursor, view.erased)
-    result = reader.read(sources)
+    page = PageBounds(request.order, rows_max, beyond)
+    sources = find_sources(view, asked, ROW_COLUMNS, page=page)
+    reader = _PageReader(connection, asked, page, cursor, view.erased)
+    texts, keys = reader.read(sources)
     following = None
-    if result.num_rows > request.limit:
-        result = result.slice(0, request.limit)
-        last = result.slice(request.limit - 1).to_pylist()[0]
-        following = encode_cursor(question, last["time_us"], last["journal"], last["position"])
+    if keys.num_rows > request.limit:
+        last = keys.slice(request.limit - 1, 1)
+        time_us = int(last["time"].cast(pa.int64())[0].as_py())
+        following = encode_cursor(question, time_us, last["journal"][0].as_py(), last["position"][0].as_py())
     statistics = ScanStatistics(
         reader.read_files + sources.copied_files, len(view.files), reader.read_bytes + sources.copied_bytes
     )
-    return RetrievalPage(result["row"].to_pylist(), following, statistics, sources.pruned, sources.copied_files)
+    return RetrievalPage(texts[: request.limit], following, statistics, sources.pruned, sources.copied_files)
 
 
 def _from_cursor(asked: RetrievalFilter, order: Order, cursor: Cursor) -> RetrievalFilter:
@@ -196,24 +198,24 @@ class _PageReader:
         self,
         connection: QueryConnection,
         asked: RetrievalFilter,
-        order: Order,
-        rows_max: int,
+        page: PageBounds,
         cursor: Cursor | None,
         erased: ErasedRows,
     ) -> None:
         self._connection = connection
         self._asked = asked
-        self._rows_max = rows_max
+        self._page = page
+        self._rows_max = page.rows
         self._cursor = cursor
         self._erased = erased
-        self._ascending = order == "asc"
+        self._ascending = page.order == "asc"
         direction = "ASC" if self._ascending else "DESC"
         self._order = f"time {direction}, journal {direction}, position {direction}"
         self.read_files = 0
         self.read_bytes = 0
 
-    def read(self, sources: Sources) -> pa.Table:
-        """Return the rows as JSON texts, with their time, journal and position."""
+    def read(self, sources: Sources) -> tuple[list[str], pa.Table]:
+        """Return the rows as JSON texts, and their time, journal and position."""
         memory = sources.memory
         steps = reading_steps(
             sources.files,
@@ -225,8 +227,15 @@ class _PageReader:
         for step in steps[:-1]:
             memory = self._fetch(_ROW_COLUMNS, step.files, memory)
             if memory.num_rows == self._rows_max and step.is_beyond(_last_time_us(memory)):
-                return self._fetch(_RENDERED, (), memory)
-        return self._fetch(_RENDERED, steps[-1].files, memory)
+                return self._write((), memory)
+        return self._write(steps[-1].files, memory)
+
+    def _write(self, files: Sequence[DataFile], memory: pa.Table) -> tuple[list[str], pa.Table]:
+        if not files and fits_in_memory(memory, self._page):
+            rows = page_rows(memory, self._asked, self._page)
+            return json_texts(rows), rows
+        rows = self._fetch(_RENDERED, files, memory)
+        return rows["row"].to_pylist(), rows
 
     def _fetch(self, columns: str, files: Sequence[DataFile], memory: pa.Table) -> pa.Table:
         query = RetrievalQuery(self._asked)
@@ -256,7 +265,7 @@ class _PageReader:
         )
 
 
-_RENDERED: Final = f"{action_json_sql()} AS row, epoch_us(time) AS time_us, journal, position"
+_RENDERED: Final = f"{action_json_sql()} AS row, time, journal, position"
 
 
 def _last_time_us(rows: pa.Table) -> int:

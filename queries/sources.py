@@ -86,7 +86,10 @@ def find_sources(
             continue
         uncovered = pruned.then("history's copies", selected(prune(coverage.uncovered, asked).files))
         left = without_other_users(uncovered, asked.user_id, view.shortcuts.files_with)
-        rows = pa.concat_tables([hot, *(erased.without(one.rows) for one in found if one.rows.num_rows)])
+        parts = [erased.without(one.rows) for one in found if one.rows.num_rows]
+        # In order of time altogether, if they do not overlap; the hot rows are the newest, mostly.
+        parts.sort(key=lambda one: one["time"][0].value if one.num_rows else 0)
+        rows = pa.concat_tables([*parts, hot])
         read = [one.read_bytes for one in found if one.read_bytes]
         return Sources(left.files, rows, left, len(read), sum(read))
 

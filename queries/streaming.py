@@ -18,6 +18,7 @@ from queries.action_rows import CSV_HEADER, action_stream_sql
 from queries.engine import QueryConnection
 from queries.file_index import RetrievalFilter
 from queries.formats import ByteStream, Format, encode, encode_lines
+from queries.memory_rows import page_rows
 from queries.pruning import Pruned
 from queries.retrieval import ROW_COLUMNS, RetrievalQuery, ScanStatistics
 from queries.sources import Order, PageBounds, Sources, find_sources
@@ -82,7 +83,10 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
     slices = plan_slices(sources.files, request.filter, rows_max=SLICE_ROWS)
     if request.order == "desc":
         slices.reverse()
-    batches = _batches(connection, view, request, slices, sources)
+    if typed and request.filter.user_id is not None and not sources.files:
+        batches = _from_memory(view, request, sources)
+    else:
+        batches = _batches(connection, view, request, slices, sources)
     # The first batch tells the columns' types, and that the query is right, before anything is sent.
     first = next(batches)
     rows = _prepended(first, batches)
@@ -147,6 +151,15 @@ def _cut_day(day: int, files: Sequence[DataFile], *, rows_max: int, low: int, hi
         slices.append(Slice(start, to_us, overlapping))
         start = to_us + 1
     return slices
+
+
+def _from_memory(view: ReadView, request: StreamRequest, sources: Sources) -> Iterator[pa.RecordBatch]:
+    """Yield a user's rows where all of them are in memory: DuckDB would only copy them."""
+    page = PageBounds(request.order, sources.memory.num_rows if request.limit is None else request.limit, None)
+    rows = page_rows(view.erased.of_user(request.filter.user_id or "").without(sources.memory), request.filter, page)
+    yield from rows.combine_chunks().to_batches(BATCH_ROWS) or [
+        pa.RecordBatch.from_pylist([], schema=sources.memory.schema)
+    ]
 
 
 def _batches(

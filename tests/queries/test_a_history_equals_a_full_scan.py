@@ -86,7 +86,9 @@ def assert_equal(table: Table, view: ReadView, source: random.Random) -> int:
     for asked, order, limit in questions(source):
         expected = chosen(everything, asked, order)
         assert table.paged(view, asked, order, limit) == positions_of(expected), (asked, order, limit)
-        assert table.streamed(view, asked, order).equals(expected.combine_chunks()), (asked, order)
+        streamed = table.streamed(view, asked, order)
+        assert streamed.equals(expected.combine_chunks()), (asked, order)
+        assert streamed.schema.equals(expected.schema), (asked, order)
         copied += table.page(view, asked, order).copied_files
     return copied
 
