@@ -76,7 +76,9 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         "0 while the settings file is wrong and therefore not followed",
         float(live.in_force.error is None),
     )
-    content = await asyncio.to_thread(lambda: process_metrics.render([*journal_readings(store), valid]))
+    content = await asyncio.to_thread(
+        lambda: process_metrics.render([*journal_readings(store), *shortcut_readings(store), valid])
+    )
     return Response(content, media_type=CONTENT_TYPE)
 
 
