@@ -4,10 +4,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 PORT ?= 8080
 DATA ?= ./data
+MINUTES ?= 30
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help install run test test-faults lint type bench check clean
+.PHONY: help install run test test-faults soak lint type bench check clean
 
 help: ## Show this list
 	@awk 'BEGIN {FS = ":.*## "} /^[a-z-]+:.*## / {printf "  \033[1m%-12s\033[0m %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -33,6 +34,9 @@ test: install ## Run the fast test suite
 
 test-faults: install ## Run the long forms of the fault tests (thousands of kills; about an hour)
 	ACTIONLAKE_TEST_LONG=1 $(BIN)/python -m pytest tests/faults --timeout=0 -s
+
+soak: install ## Half an hour under load with kills, checked; writes its report into docs/reliability.md (MINUTES=)
+	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)
 
 lint: install ## Check style and formatting
 	$(BIN)/ruff check .

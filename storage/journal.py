@@ -654,7 +654,7 @@ class Journal:
             raise DiskFull("no space left on the journal's disk", retry_after_s=5) from error
         except apsw.BusyError as error:
             raise Overloaded("the journal was busy for too long") from error
-        except (apsw.CorruptError, apsw.NotADBError, UnicodeDecodeError) as error:
+        except (apsw.CorruptError, apsw.NotADBError, apsw.SQLError, UnicodeDecodeError) as error:
             reason = f"the journal {self.path} is damaged ({error}); restore it from a backup, or move it away"
             self._set_latch(reason)
             raise CorruptData(reason) from error

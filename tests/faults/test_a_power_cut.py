@@ -1,0 +1,129 @@
+"""Whatever a power cut leaves of a run, of what was not synced by then, everything acknowledged is there once."""
+
+from __future__ import annotations
+
+import random
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from storage.errors import StoreError
+from storage.paths import StorePaths
+from storage.schema import ActionSchema
+from storage.store import StoreOptions, open_store
+from storage.verification import verify
+from tests.faults.effort import repetitions
+from tests.faults.history import Action, History
+from tests.faults.power_loss import Call, power_cuts, read_trace, tracer
+from tests.faults.scripted_run import MISTAKES
+from tests.faults.server_process import ROOT
+from tests.faults.stored_rows import StoredRows
+from tests.faults.traced_faults import can_trace
+
+pytestmark = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or may not trace here")
+
+_CONTROL_STATES_MAX = 400
+
+
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """The calls of one folder's run: where it begins and ends among all calls."""
+
+    folder: Path
+    calls: Sequence[Call]
+    first: int
+    last: int
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Traced]:
+    """A traced run as it should be, and one with each mistake, in one process."""
+    folder = tmp_path_factory.mktemp("power")
+    reports, trace = folder / "reports", folder / "trace"
+    names = ["", *MISTAKES]
+    folders = {name: folder / (name or "right") for name in names}
+    given = [str(path) + (f"={name}" if name else "") for name, path in folders.items()]
+    command = [*tracer(trace), sys.executable, "-m", "tests.faults.scripted_run", str(reports), *given]
+    subprocess.run(command, check=True, cwd=ROOT)
+    calls = list(read_trace(trace))
+    marks = {call.strings[0].decode(): place for place, call in enumerate(calls) if call.path == str(reports)}
+    return {name: _Traced(path, calls, marks[f"B {path}\n"], marks[f"E {path}\n"]) for name, path in folders.items()}
+
+
+def _history(run: _Traced, moment: int) -> History:
+    """What the run had been told by then."""
+    history = History()
+    for call in run.calls[run.first : moment]:
+        kind, _, rest = (call.strings[0].decode() if call.path.endswith("/reports") else "").strip().partition(" ")
+        if kind in ("S", "A"):
+            user, first, count = rest.split(" ")
+            actions = [Action(user, int(first) + step) for step in range(int(count))]
+            (history.send if kind == "S" else history.acknowledge)(actions)
+    return history
+
+
+def _cut(run: _Traced, states: int, folder: Path, *, until_noticed: bool) -> tuple[int, int, list[str]]:
+    """Cut the power at moments of a run; return how many states, how many actions had to be there, and the problems."""
+    choose = random.Random(4711)
+    moments = sorted(choose.choices(range(run.first + 1, run.last + 1), k=states))
+    problems: list[str] = []
+    checked = acknowledged = 0
+    for moment, disk in power_cuts(run.calls, run.folder, set(moments)):
+        for _ in range(moments.count(moment)):
+            shutil.rmtree(folder, ignore_errors=True)
+            disk.after_power_loss(choose, folder, harsh=until_noticed)
+            history = _history(run, moment)
+            checked += 1
+            acknowledged += len(history.acknowledged)
+            problem = _problem(folder, history)
+            if problem:
+                problems.append(f"after {moment - run.first} calls: {problem}")
+                if until_noticed:
+                    return checked, acknowledged, problems
+    return checked, acknowledged, problems
+
+
+def _problem(folder: Path, history: History) -> str | None:
+    paths = StorePaths.of(folder)
+    try:
+        store, _ = open_store(paths, ActionSchema(), StoreOptions(), holder="the test")
+    except StoreError as error:
+        return f"the store does not open: {error}"
+    try:
+        violations = history.judge(StoredRows().of(store.read_view()))
+    except (StoreError, OSError) as error:
+        return f"the store cannot be read: {error}"
+    finally:
+        store.close(flush=False)
+    if violations:
+        return str(violations)
+    return "; ".join(map(str, verify(paths, ActionSchema(), deep=False).problems)) or None
+
+
+def test_everything_acknowledged_is_there_once(
+    traced: dict[str, _Traced], tmp_path: Path, figures: Callable[[str], None]
+) -> None:
+    states = repetitions(suite=30, long=1000)
+    run = traced[""]
+    checked, acknowledged, problems = _cut(run, states, tmp_path / "cut", until_noticed=False)
+    figures(
+        f"{checked} states of a run of {run.last - run.first} calls, {acknowledged} acknowledged actions looked for;"
+        f" violations: {'; '.join(problems[:3]) or 'none'}"
+    )
+    assert not problems, problems[0]
+    assert acknowledged > 20 * checked
+
+
+@pytest.mark.parametrize("mistake", sorted(MISTAKES))
+def test_the_control_notices(
+    mistake: str, traced: dict[str, _Traced], tmp_path: Path, figures: Callable[[str], None]
+) -> None:
+    """A store that syncs too little is found out."""
+    checked, _, problems = _cut(traced[mistake], _CONTROL_STATES_MAX, tmp_path / "cut", until_noticed=True)
+    figures(f"noticed in state {checked}: {problems[:1]}")
+    assert problems, f"{checked} states did not show the mistake"
