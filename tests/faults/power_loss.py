@@ -215,9 +215,9 @@ class Disk:
 
     def _place(self, path: str) -> tuple[_Folder, str]:
         folder = self._find(str(PurePosixPath(path).parent))
-        if not isinstance(folder, _Folder):
-            raise LookupError(f"the trace does not tell of the folder of {path}")
-        return folder, PurePosixPath(path).name
+        if isinstance(folder, _Folder):
+            return folder, PurePosixPath(path).name
+        raise LookupError(f"the trace does not tell of the folder of {path}")
 
     def _find(self, path: str) -> _File | _Folder | None:
         given = PurePosixPath(path)
