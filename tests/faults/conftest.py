@@ -6,6 +6,8 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.traced_faults import can_trace
+
 _FIGURES = pytest.StashKey[list[str]]()
 
 
@@ -23,6 +25,11 @@ def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print the figures."""
+    if not can_trace():
+        terminalreporter.section("NOT PROVEN HERE")
+        terminalreporter.write_line(
+            "strace is not installed, or may not trace: no faults at system calls, no power cuts"
+        )
     lines = config.stash.get(_FIGURES, [])
     if lines:
         terminalreporter.section("figures of the fault tests")

@@ -12,17 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from storage.errors import StoreError
-from storage.paths import StorePaths
-from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store
-from storage.verification import verify
 from tests.faults.effort import repetitions
-from tests.faults.history import Action, History
+from tests.faults.history import History
 from tests.faults.power_loss import Call, power_cuts, read_trace, tracer
+from tests.faults.script_outcome import history_of, problem_after
 from tests.faults.scripted_run import MISTAKES
 from tests.faults.server_process import ROOT
-from tests.faults.stored_rows import StoredRows
 from tests.faults.traced_faults import can_trace
 
 pytestmark = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or may not trace here")
@@ -57,14 +52,8 @@ def traced(tmp_path_factory: pytest.TempPathFactory) -> dict[str, _Traced]:
 
 def _history(run: _Traced, moment: int) -> History:
     """What the run had been told by then."""
-    history = History()
-    for call in run.calls[run.first : moment]:
-        kind, _, rest = (call.strings[0].decode() if call.path.endswith("/reports") else "").strip().partition(" ")
-        if kind in ("S", "A"):
-            user, first, count = rest.split(" ")
-            actions = [Action(user, int(first) + step) for step in range(int(count))]
-            (history.send if kind == "S" else history.acknowledge)(actions)
-    return history
+    calls = run.calls[run.first : moment]
+    return history_of(call.strings[0].decode() for call in calls if call.path.endswith("/reports"))
 
 
 def _cut(run: _Traced, states: int, folder: Path, *, until_noticed: bool) -> tuple[int, int, list[str]]:
@@ -80,29 +69,12 @@ def _cut(run: _Traced, states: int, folder: Path, *, until_noticed: bool) -> tup
             history = _history(run, moment)
             checked += 1
             acknowledged += len(history.acknowledged)
-            problem = _problem(folder, history)
+            problem = problem_after(folder, history)
             if problem:
                 problems.append(f"after {moment - run.first} calls: {problem}")
                 if until_noticed:
                     return checked, acknowledged, problems
     return checked, acknowledged, problems
-
-
-def _problem(folder: Path, history: History) -> str | None:
-    paths = StorePaths.of(folder)
-    try:
-        store, _ = open_store(paths, ActionSchema(), StoreOptions(), holder="the test")
-    except StoreError as error:
-        return f"the store does not open: {error}"
-    try:
-        violations = history.judge(StoredRows().of(store.read_view()))
-    except (StoreError, OSError) as error:
-        return f"the store cannot be read: {error}"
-    finally:
-        store.close(flush=False)
-    if violations:
-        return str(violations)
-    return "; ".join(map(str, verify(paths, ActionSchema(), deep=False).problems)) or None
 
 
 def test_everything_acknowledged_is_there_once(

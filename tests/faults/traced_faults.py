@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+from functools import cache
 from pathlib import Path
 from typing import Final
 
 _SYNCS: Final = "fsync,fdatasync"
 
 
+@cache
 def can_trace() -> bool:
     """Tell whether there is a tracer here that may trace and inject."""
     if shutil.which("strace") is None:

@@ -14,10 +14,15 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from storage.backup import back_up
 from storage.flush import FlushLimits
 from storage.journal_records import Append, IdempotencyConflict, IdempotencyKey
 from storage.lake import Lake
+from storage.paths import StorePaths
+from storage.restoring import restore
 from storage.store import Store, read_store, system_now_us
+from storage.verification import verify
+from tests.faults.scripted_run import compact
 from tests.storage.building import (
     FIRST_DAY,
     PARSER,
@@ -61,6 +66,7 @@ class StoreEqualsAModel(RuleBasedStateMachine):
         assert self.store.read_view().snapshot.version == 0
 
     def teardown(self) -> None:
+        assert verify(self.store.paths, SCHEMA, deep=True).problems == ()
         self.store.close(flush=False)
         shutil.rmtree(self.folder)
 
@@ -123,6 +129,25 @@ class StoreEqualsAModel(RuleBasedStateMachine):
                 return
         # An earlier death had left nothing to commit, only to trim.
         assert self.store.journal.state().depth == 0
+
+    @rule()
+    def compact(self) -> None:
+        before = self.store.read_view().snapshot.files
+        compact(self.store)
+        after = self.store.read_view().snapshot.files
+        assert len({(one.date, one.type) for one in before}) == len(after)
+
+    @rule()
+    def restore_a_backup(self) -> None:
+        destination = self.folder / "backups"
+        back_up(self.store.paths, destination, keep=1)
+        copy = StorePaths.of(self.folder / "copy")
+        restore(destination, copy, SCHEMA, with_keys=False)
+        reader = read_store(copy, SCHEMA)
+        rows = full_table(reader.read_view(), ["journal", "position"]).to_pylist()
+        assert sorted(row["position"] for row in rows) == list(range(1, len(self.model) + 1))
+        reader.close(flush=False)
+        shutil.rmtree(copy.data)
 
     @rule()
     def restart(self) -> None:

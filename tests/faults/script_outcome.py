@@ -1,0 +1,51 @@
+"""What a scripted run had been told, and whether the store that it left keeps that."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from storage.errors import StoreError
+from storage.paths import StorePaths
+from storage.schema import ActionSchema
+from storage.store import StoreOptions, open_store
+from storage.verification import verify
+from tests.faults.history import Action, History
+from tests.faults.store_process import NOTHING_KEPT
+from tests.faults.stored_rows import StoredRows
+
+
+def history_of(reports: Iterable[str]) -> History:
+    """Read the reports of `tests.faults.scripted_run`, in their order."""
+    history = History()
+    for report in reports:
+        kind, _, rest = report.strip().partition(" ")
+        if kind not in ("S", "A", "R"):
+            continue
+        user, first, count, *error = rest.split(" ", 3)
+        actions = [Action(user, int(first) + step) for step in range(int(count))]
+        if kind == "S":
+            history.send(actions)
+        elif kind == "A":
+            history.acknowledge(actions)
+        elif error[0].startswith(NOTHING_KEPT):
+            history.refuse(actions)
+    return history
+
+
+def problem_after(folder: Path, history: History) -> str | None:
+    """Recover the store in *folder*, and tell what is wrong with it: by what clients know, and by `verify`."""
+    paths = StorePaths.of(folder)
+    try:
+        store, _ = open_store(paths, ActionSchema(), StoreOptions(), holder="the test")
+    except StoreError as error:
+        return f"the store does not open: {error}"
+    try:
+        violations = history.judge(StoredRows().of(store.read_view()))
+    except (StoreError, OSError) as error:
+        return f"the store cannot be read: {error}"
+    finally:
+        store.close(flush=False)
+    if violations:
+        return str(violations)
+    return "; ".join(map(str, verify(paths, ActionSchema(), deep=False).problems)) or None
