@@ -24,6 +24,7 @@ from storage.problems import RESTORE, Problem
 from storage.schema import ActionSchema
 from storage.verify_files import FilesFindings, verify_files
 from storage.verify_journal import JournalFindings, latch_problem, verify_journal
+from storage.verify_rejects import verify_rejects
 
 _ATTEMPTS: Final = 4
 _PIN_ATTEMPTS: Final = 100
@@ -88,6 +89,7 @@ def _verify_once(paths: StorePaths, schema: ActionSchema, *, deep: bool, memory_
     problems += _wrong_hint(paths.table / "_delta_log")
     problems += journal.problems
     problems += found.problems
+    problems += verify_rejects(paths)
     latched = latch_problem(paths)
     if latched is not None:
         problems.append(latched)

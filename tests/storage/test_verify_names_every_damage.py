@@ -21,9 +21,11 @@ from storage.flush import FlushLimits
 from storage.lake import Lake
 from storage.latch import Latch
 from storage.paths import StorePaths
+from storage.rejects_table import RejectsTable
 from storage.schema import ActionSchema
 from storage.verification import VerifyReport, verify
 from tests.storage.building import SCHEMA, data_files, execute, flusher, log_entry, opened, put, store_in
+from tests.storage.rejecting import mover, reject
 
 _ROWS = 30
 
@@ -352,3 +354,26 @@ def test_a_folder_without_a_store_is_said_to_be_none(tmp_path: Path) -> None:
 def test_a_promoted_column_that_came_later_is_no_problem(folder: Path) -> None:
     schema = ActionSchema({"click": SCHEMA.action_types["view"]})
     assert verify(StorePaths.of(folder), schema, deep=True).problems == ()
+
+
+def test_the_rejects_are_looked_at_too(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with store_in(folder) as store:
+        put(store, 2)
+        reject(store, "a", "b")
+        mover(store).flush()
+        reject(store, "c")
+        mover(store).flush()
+        assert _verify(folder).problems == ()
+        (live,) = RejectsTable(store.paths.rejects).snapshot("").files
+    file = store.paths.rejects / live.relative_path
+    with pq.ParquetFile(file) as reader:
+        rows = reader.read()
+    pq.write_table(pa.concat_tables([rows, rows.slice(0, 1)]), file)
+    told = [str(one) for one in _verify(folder).problems]
+    assert any("rejects more than once" in one for one in told)
+    assert any(f"{file}: has" in one for one in told)
+    file.unlink()
+    assert any(f"{file}: is missing" in str(one) for one in _verify(folder).problems)
+    execute(_journal(folder), "UPDATE rejects SET moved_through = 9")
+    assert any("is older than the journal" in one.what for one in _verify(folder).problems)
