@@ -41,7 +41,8 @@ _CLIENTS: Final = 4
 _KILLS: Final = 5
 _SAMPLE_S: Final = 2.0
 _GROWTH_MAX: Final = 1.10
-_SETTINGS: Final = {"flush_interval_ms_max": "5000", "erasure_grace_ms": "2000"}
+_VACUUM_SEEN_S: Final = 900
+_SETTINGS: Final = {"flush_interval_ms_max": "5000", "erasure_grace_ms": "2000", "vacuum_grace_ms": "120000"}
 _DOCUMENT: Final = ROOT / "docs" / "reliability.md"
 _BEGIN: Final = "<!-- soak: begin -->"
 _END: Final = "<!-- soak: end -->"
@@ -243,8 +244,9 @@ class _Soak:
             ("in the log", self.samples.log_files),
         ):
             middle, last = (max(_third(series, self._length_s, part), default=0) for part in (1, 2))
-            if name == "live":
-                good = last <= 1.5 * middle + 20
+            # What a vacuum takes away is on disk until its grace is over, which a short run does not live to see.
+            if name == "live" or self._length_s >= _VACUUM_SEEN_S:
+                good = good and last <= 1.5 * middle + 20
             parts.append(f"{name} at most {middle} in the middle third, {last} in the last")
         return "files of the table", good, "; ".join(parts)
 
