@@ -165,6 +165,8 @@ def _tell(report: RecoveryReport) -> None:
         _log.warning("the journal is older than the table, as after restoring a disk; it got a new id")
     for entry in report.removed_entries:
         _log.warning("removed a log entry that was not whole, its rows are in the journal: %s", entry)
+    for damaged in report.damaged_files:
+        _log.error("%s: restore the file from a backup, or the store; queries that need it fail", damaged)
     if report.rejects_lost:
         _log.warning("the table of rejects was gone and is made anew; rejects that were in it are lost")
     if report.trimmed:

@@ -377,3 +377,12 @@ def test_the_rejects_are_looked_at_too(tmp_path: Path) -> None:
     assert any(f"{file}: is missing" in str(one) for one in _verify(folder).problems)
     execute(_journal(folder), "UPDATE rejects SET moved_through = 9")
     assert any("is older than the journal" in one.what for one in _verify(folder).problems)
+
+
+def test_a_start_names_data_files_that_are_missing_or_cut_short(folder: Path) -> None:
+    missing = _remove_a_file(folder)
+    short = _truncate_a_file(folder)
+    store, report = opened(folder)
+    store.close(flush=False)
+    assert {one.split(" ")[0] for one in report.damaged_files} == {str(missing), str(short)}
+    assert _verify(folder).problems
