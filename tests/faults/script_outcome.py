@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from pathlib import Path
 
+import pyarrow as pa
+
 from storage.errors import StoreError
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
@@ -42,7 +44,7 @@ def problem_after(folder: Path, history: History) -> str | None:
         return f"the store does not open: {error}"
     try:
         violations = history.judge(StoredRows().of(store.read_view()))
-    except (StoreError, OSError) as error:
+    except (StoreError, OSError, pa.ArrowException) as error:
         return f"the store cannot be read: {error}"
     finally:
         store.close(flush=False)
