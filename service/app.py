@@ -25,9 +25,11 @@ from queries.athena.work_groups import WorkGroup
 from queries.engine import Engine, EngineLimits
 from queries.sql import SqlLimits, SqlPool
 from service.access import is_loopback, send_problem
+from service.admission import Admission, AdmissionLimits
 from service.athena import AthenaService, SandboxEngine, athena
 from service.clients import check_scope, client_of, declared_needs
 from service.configuration import configuration
+from service.connections import BoundedProtocol, ConnectionLimits
 from service.cors import Cors
 from service.erasures import erase_user, erase_user_by_body, get_erasure, list_erasures
 from service.gate import Gate
@@ -75,6 +77,25 @@ def sql_answer_limits(settings: Settings) -> SqlAnswerLimits:
     """The limits of a SQL answer by the settings."""
     return SqlAnswerLimits(
         rows_default=min(settings.sql_rows_default, settings.sql_rows_max), json_rows_max=settings.sql_rows_max
+    )
+
+
+def admission_limits(settings: Settings) -> AdmissionLimits:
+    """What submissions may be let in by the settings."""
+    return AdmissionLimits(
+        pending_bytes_max=settings.submit_pending_bytes_max,
+        journal_bytes_max=settings.journal_bytes_max,
+        client_requests_per_s_max=settings.client_requests_per_s_max,
+        client_bytes_per_s_max=settings.client_bytes_per_s_max,
+    )
+
+
+def connection_limits(settings: Settings) -> ConnectionLimits:
+    """The limits of connections by the settings."""
+    return ConnectionLimits(
+        connections_max=settings.connections_max,
+        head_timeout_s=settings.head_timeout_ms_max / 1000,
+        body_timeout_s=settings.submit_body_timeout_ms_max / 1000,
     )
 
 
@@ -134,15 +155,19 @@ class _Service:
             ),
             threads_max=_ATHENA_THREADS,
         )
+        self._metrics = metrics_
+        self.book = self.store.open_share_book()
         self.submit = SubmitEndpoint(
             self.store,
             SubmissionParser(self.store.schema, submission_limits(settings)),
             arrow_parser(settings, self.store.schema),
             metrics_,
-            pending_bytes_max=settings.submit_pending_bytes_max,
+            admission=Admission(self.store, self.book, admission_limits(settings), self._note_refusal),
             now_us=system_now_us,
         )
-        self._metrics = metrics_
+
+    def _note_refusal(self, reason: str) -> None:
+        self._metrics.over_share.labels(reason).inc()
 
     def use(self, settings: Settings) -> bool:
         """Put other values of the live settings into force, all at once; see `LiveSettings.follow`.
@@ -153,13 +178,14 @@ class _Service:
             StoreError: the store does not take them; nothing was changed.
         """
         schema = settings.action_schema()
-        if not self.store.use(schema, store_options(settings, self._metrics)):
+        if not self.store.use(schema, store_options(settings)):
             return False
         self.submit.use(
             SubmissionParser(self.store.schema, submission_limits(settings)),
             arrow_parser(settings, self.store.schema),
-            pending_bytes_max=settings.submit_pending_bytes_max,
+            admission_limits(settings),
         )
+        BoundedProtocol.limits = connection_limits(settings)
         self.retrievals.limits = retrieval_limits(settings)
         self.sql.limits = sql_answer_limits(settings)
         use_log_level(settings.log_level)
@@ -173,11 +199,13 @@ class _Service:
         await self.sql.close()
         self.engine.close()
         await asyncio.to_thread(self.store.close, flush=False)
+        self.book.close()
 
 
 def create_app(live: LiveSettings) -> Gate:
     """Build the service over a store that a supervisor holds and has recovered (`storage.store.lock_and_recover`)."""
     settings = live.in_force.settings
+    BoundedProtocol.limits = connection_limits(settings)
     metrics_ = Metrics()
     running: list[_Service] = []
     keyring = Keyring(KeyFile(store_paths(settings)), required=not settings.insecure and not is_loopback(settings.host))
@@ -195,6 +223,7 @@ def create_app(live: LiveSettings) -> Gate:
                 "metrics": metrics_,
                 "parser": lambda: service.submit.parser,
                 "live": live,
+                "share_book": service.book,
                 "keyring": keyring,
             }
         )

@@ -38,6 +38,12 @@ class Metrics:
             ["status"],
             registry=registry,
         )
+        self.over_share = Counter(
+            "actionlake_submissions_over_share",
+            "Submissions answered 429, by the share or rate that their client was over",
+            ["share"],
+            registry=registry,
+        )
         self.submitted = Counter("actionlake_actions_submitted", "Actions submitted", registry=registry)
         self.accepted = Counter("actionlake_actions_accepted", "Actions accepted, durably", registry=registry)
         self.rejected = Counter(

@@ -15,6 +15,7 @@ from service.problems import Problem
 from storage.dead_letters import count_dead_letters, read_rejects_state
 from storage.erasure_records import pending_erasures
 from storage.errors import StoreError
+from storage.share_book import ShareBook
 from storage.store import Store
 
 
@@ -76,8 +77,14 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         "0 while the settings file is wrong and therefore not followed",
         float(live.in_force.error is None),
     )
+    book: ShareBook = request.app.state.share_book
+    in_flight = Reading(
+        "actionlake_submissions_in_flight_bytes",
+        "Bytes of submissions that are being read or wait for their commit, in all processes",
+        book.in_flight_of_all(),
+    )
     content = await asyncio.to_thread(
-        lambda: process_metrics.render([*journal_readings(store), *shortcut_readings(store), valid])
+        lambda: process_metrics.render([*journal_readings(store), *shortcut_readings(store), valid, in_flight])
     )
     return Response(content, media_type=CONTENT_TYPE)
 
@@ -112,6 +119,12 @@ def journal_readings(store: Store) -> list[Reading]:
         Reading("actionlake_rejects_rows", "Rejects in the table of rejects, replayed ones included", in_table.rows),
         Reading("actionlake_rejects_files", "Data files of the table of rejects", in_table.files),
         Reading("actionlake_rejects_table_bytes", "Bytes of these files", in_table.bytes),
+        Reading("actionlake_journal_log_bytes", "Size of the journal's write-ahead log", store.journal.wal_bytes()),
+        Reading(
+            "actionlake_journal_drain_bytes_per_second",
+            "Bytes of the journal that the last flushes moved in a second of their work",
+            store.drained_bytes_per_s,
+        ),
         Reading("actionlake_store_failed", "1 after a failed write, until a restart", float(failed)),
     ]
 

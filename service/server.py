@@ -20,6 +20,7 @@ import uvicorn
 
 from service.access import is_loopback
 from service.app import create_app
+from service.connections import BoundedProtocol
 from service.keeper_process import KeeperProcess
 from service.live_settings import LiveSettings
 from service.logs import configure_logging, use_log_level
@@ -98,6 +99,7 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        http=BoundedProtocol,
         ws="none",
         lifespan="on",
         timeout_keep_alive=75,

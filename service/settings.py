@@ -96,8 +96,17 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
         int, Meta(ge=1, le=_DAY_MS, description="How long `POST /api/flush` waits before it answers 503.")
     ] = 60_000
     journal_bytes_max: Annotated[
-        int, Meta(ge=1, description="Submissions are answered 503 while the journal holds this much unflushed.")
+        int,
+        Meta(
+            ge=1,
+            description="Submissions are answered 503 while the journal holds this much: rows not flushed yet, dead"
+            " letters, and its write-ahead log. Above half of it, 429 for a client that has more than its share.",
+        ),
     ] = _GIB
+    disk_free_bytes_min: Annotated[
+        int,
+        Meta(ge=0, description="Submissions are answered 507 while the disk has less left: it is kept for flushing."),
+    ] = 64 * _MIB
     submit_body_bytes_max: Annotated[
         int, Meta(ge=1, le=_GIB, description="Largest body of a submission, after decompression.")
     ] = 10_000_000
@@ -107,8 +116,28 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 64 * _MIB
     submit_arrow_rows_max: Annotated[int, Meta(ge=1, description="Most rows of one Arrow stream.")] = 1_000_000
     submit_pending_bytes_max: Annotated[
-        int, Meta(ge=1, description="Bytes of submissions that may wait for the disk in one process; beyond it 503.")
+        int,
+        Meta(
+            ge=1,
+            description="Bytes of submissions that may be read or wait for the disk in one process; beyond it 503."
+            " Above half of it, 429 for a client that has more than its share.",
+        ),
     ] = 64 * _MIB
+    client_requests_per_s_max: Annotated[
+        int | None, Meta(description="Submissions of one client a second, over all processes; beyond it 429.")
+    ] = None
+    client_bytes_per_s_max: Annotated[
+        int | None, Meta(description="Bytes of one client's submissions a second, over all processes; beyond it 429.")
+    ] = None
+    connections_max: Annotated[
+        int, Meta(ge=1, description="Connections of one process; one more is answered 503 and closed.")
+    ] = 1_000
+    head_timeout_ms_max: Annotated[
+        int, Meta(ge=1, description="A request's head must have arrived by then, or its connection is closed (408).")
+    ] = 10_000
+    submit_body_timeout_ms_max: Annotated[
+        int, Meta(ge=1, description="A request's body must have arrived by then, or its connection is closed (408).")
+    ] = 60_000
     action_properties_bytes_max: Annotated[
         int, Meta(ge=2, description="Largest properties text of one action; beyond it the action is rejected.")
     ] = 65_536
@@ -246,6 +275,12 @@ LIVE: Final = frozenset(
         "flush_partitions_max",
         "flush_timeout_ms_max",
         "journal_bytes_max",
+        "disk_free_bytes_min",
+        "client_requests_per_s_max",
+        "client_bytes_per_s_max",
+        "connections_max",
+        "head_timeout_ms_max",
+        "submit_body_timeout_ms_max",
         "submit_body_bytes_max",
         "submit_actions_max",
         "submit_arrow_bytes_max",

@@ -85,6 +85,7 @@ def store_options(settings: Settings, metrics_: Metrics | None = None) -> StoreO
             history_rest_s=settings.history_rest_ms / 1000,
         ),
         journal_bytes_max=settings.journal_bytes_max,
+        disk_free_bytes_min=settings.disk_free_bytes_min,
         idempotency_retention_hours=settings.idempotency_retention_hours,
         idempotency_bytes_max=settings.idempotency_bytes_max,
         # No query that is allowed to run outlasts it.

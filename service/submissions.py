@@ -16,6 +16,7 @@ import msgspec
 from litestar.types import HTTPScope, Receive, Send
 
 from service.access import send_problem
+from service.admission import Admission, AdmissionLimits, Passage
 from service.clients import Client, client_of
 from service.decompression import decompress
 from service.metrics import Metrics
@@ -65,10 +66,10 @@ class SubmitEndpoint:
         arrow_parser: ArrowParser,
         metrics: Metrics,
         *,
-        pending_bytes_max: int,
+        admission: Admission,
         now_us: Callable[[], int],
     ) -> None:
-        self._store = store
+        self._admission = admission
         self._parser = parser
         self._arrow_parser = arrow_parser
         self._metrics = metrics
@@ -80,7 +81,7 @@ class SubmitEndpoint:
             store.journal,
             now_us=now_us,
             deliver=self._deliver,
-            pending_bytes_max=pending_bytes_max,
+            pending_bytes_max=admission.limits.pending_bytes_max,
             on_commit=self._observe_commit,
         )
 
@@ -89,11 +90,12 @@ class SubmitEndpoint:
         """What judges the requests that come now."""
         return self._parser
 
-    def use(self, parser: SubmissionParser, arrow_parser: ArrowParser, *, pending_bytes_max: int) -> None:
+    def use(self, parser: SubmissionParser, arrow_parser: ArrowParser, limits: AdmissionLimits) -> None:
         """Judge the requests that come from now on by these; those under way end with what they began with."""
         self._parser = parser
         self._arrow_parser = arrow_parser
-        self._committer.pending_bytes_max = pending_bytes_max
+        self._admission.limits = limits
+        self._committer.pending_bytes_max = limits.pending_bytes_max
 
     def close(self) -> None:
         """Commit what waits, and refuse what comes later."""
@@ -131,9 +133,24 @@ class SubmitEndpoint:
             raise Problem(415, f"Content-Type must be one of {known}", headers={"accept": known})
         key_text = _idempotency_key(headers)
         client = client_of(scope)
-        self._store.check_writable()
         parser = self._arrow_parser if media_type == ARROW else self._parser
-        body = await _read_body(receive, headers, bytes_max=parser.body_bytes_max)
+        passage = self._admission.begin(client.name, _announced(headers, parser.body_bytes_max))
+        try:
+            return await self._keep(receive, headers, media_type, key_text, client, parser, passage)
+        finally:
+            passage.end()
+
+    async def _keep(
+        self,
+        receive: Receive,
+        headers: dict[bytes, bytes],
+        media_type: str,
+        key_text: str | None,
+        client: Client,
+        parser: SubmissionParser | ArrowParser,
+        passage: Passage,
+    ) -> bytes:
+        body = await _read_body(receive, passage, bytes_max=parser.body_bytes_max)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower().decode("latin-1")
         if len(body) > _PARSE_IN_THREAD_BYTES or encoding not in ("identity", ""):
             parsed, key = await asyncio.to_thread(self._parse, parser, body, encoding, media_type, key_text, client)
@@ -142,6 +159,9 @@ class SubmitEndpoint:
         append = Append(parsed.submissions, parsed.rejections, answer_of(parsed), key)
         if not append.submissions and not append.rejections and key is None:
             return append.answer
+        size = append.size_bytes
+        # What was compressed is larger by now.
+        passage.count(size)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._committer.gather(future, append)
         if not self._gathering:
@@ -150,6 +170,7 @@ class SubmitEndpoint:
             self._loop.call_soon(self._hand_over)
         answer = await future
         if answer is append.answer:
+            passage.kept(size)
             self._count(parsed)
         return answer
 
@@ -196,10 +217,17 @@ class SubmitEndpoint:
         self._loop.call_soon_threadsafe(_resolve, outcomes)
 
 
-async def _read_body(receive: Receive, headers: dict[bytes, bytes], *, bytes_max: int) -> bytes:
+def _announced(headers: dict[bytes, bytes], bytes_max: int) -> int:
+    """The size that the request says its body has; 0 where it says none."""
     length = headers.get(b"content-length", b"")
-    if length.isdigit() and int(length) > bytes_max:
+    if not length.isdigit():
+        return 0
+    if int(length) > bytes_max:
         raise Problem(413, f"the body is larger than {bytes_max} bytes")
+    return int(length)
+
+
+async def _read_body(receive: Receive, passage: Passage, *, bytes_max: int) -> bytes:
     message = await receive()
     if message["type"] == "http.request" and not message.get("more_body", False):
         body: bytes = message.get("body", b"")
@@ -215,6 +243,8 @@ async def _read_body(receive: Receive, headers: dict[bytes, bytes], *, bytes_max
         size += len(part)
         if size > bytes_max:
             raise Problem(413, f"the body is larger than {bytes_max} bytes")
+        if unannounced := passage.unannounced(size):
+            passage.grow(unannounced)
         parts.append(part)
         if not message.get("more_body", False):
             return b"".join(parts)

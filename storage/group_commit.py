@@ -75,7 +75,7 @@ class GroupCommitter:
             Overloaded: too many bytes wait already; nothing is kept.
             StoreFailed: the committer is closed.
         """
-        size = sum(len(s.payload) for s in append.submissions) + sum(len(r.original) for r in append.rejections)
+        size = append.size_bytes
         with self._wake:
             if self._closing:
                 raise StoreFailed("the service is shutting down")

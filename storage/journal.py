@@ -44,6 +44,8 @@ from storage.submission import Rejection, Submission
 BUSY_TIMEOUT_MS: Final = 10_000
 _TRIM_BYTES_PER_TRANSACTION: Final = 4 * 1024 * 1024
 _KEYS_PER_TRANSACTION: Final = 1000
+_PAGE_BYTES: Final = 4096
+_SHRINK_PAGES: Final = 256
 # What a submission costs beyond its payload and ids: its fixed columns and its place in the tree.
 _ROW_OVERHEAD_BYTES: Final = 64
 _INSERT_ROWS_MAX: Final = 128
@@ -101,6 +103,8 @@ class Journal:
                 self._upkeep = self._connect(read_only=False)
             self.bytes_known = self.state().bytes
             self.reject_bytes_known = read_rejects_state(self._reader.execute).bytes
+        # By this process, since it opened the journal.
+        self.trimmed_bytes = 0
 
     @staticmethod
     def create(path: Path, *, durable_version: int, rejects_durable_version: int = -1) -> None:
@@ -120,7 +124,7 @@ class Journal:
         try:
             connection = apsw.Connection(str(unfinished))
             connection.execute(f"PRAGMA auto_vacuum = {_PRAGMAS['auto_vacuum']}")
-            connection.execute("PRAGMA page_size = 4096")
+            connection.execute(f"PRAGMA page_size = {_PAGE_BYTES}")
             connection.execute("BEGIN IMMEDIATE")
             connection.execute(upgrade_statements(0))
             journal = new_journal_id()
@@ -477,6 +481,7 @@ class Journal:
                     " durable_version = max(durable_version, ?) RETURNING bytes",
                     (step, int(size), durable_version),
                 ).fetchone()[0]
+            self.trimmed_bytes += int(size)
             if done:
                 return
 
@@ -582,12 +587,21 @@ class Journal:
                 return False
             return True
 
-    def shrink(self, *, pages_max: int = 4096) -> None:
-        """Return up to *pages_max* free pages of the database file to the file system."""
-        with self._upkeep_turn(), self._translated():
-            if self._upkeep.pragma("freelist_count"):
-                for _ in self._upkeep.execute(f"PRAGMA incremental_vacuum({int(pages_max)})"):
+    def shrink(self, *, free_bytes_kept: int) -> None:
+        """Return free pages of the database file to the file system, but for *free_bytes_kept*.
+
+        Done in steps of a megabyte, since each holds the write lock.
+        """
+        while True:
+            with self._upkeep_turn(), self._translated():
+                spare = self._upkeep.pragma("freelist_count") - free_bytes_kept // _PAGE_BYTES
+                if spare <= 0:
+                    return
+                pages = min(spare, _SHRINK_PAGES)
+                for _ in self._upkeep.execute(f"PRAGMA incremental_vacuum({pages})"):
                     pass
+            if spare <= _SHRINK_PAGES:
+                return
 
     def integrity_problems(self, *, thorough: bool = False) -> list[str]:
         """Check the database's structure, with *thorough* its indexes too.

@@ -145,6 +145,11 @@ class Append:
     answer: bytes
     idempotency: IdempotencyKey | None = None
 
+    @property
+    def size_bytes(self) -> int:
+        """What it takes in the journal, without what belongs to each row."""
+        return sum(len(s.payload) for s in self.submissions) + sum(len(r.original) for r in self.rejections)
+
 
 @dataclass(frozen=True, slots=True)
 class JournalState:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -51,6 +52,7 @@ class Leader:
         *,
         limits: Callable[[], FlushLimits],
         keys: Callable[[], KeyLimits],
+        journal_bytes_max: Callable[[], int],
         now_us: Callable[[], int],
         on_error: Callable[[BaseException], None],
     ) -> None:
@@ -61,6 +63,7 @@ class Leader:
         self._flusher: Flusher | None = None
         self._limits = limits
         self._keys = keys
+        self._journal_bytes_max = journal_bytes_max
         self._now_us = now_us
         self._on_error = on_error
         self._stopping = threading.Event()
@@ -145,21 +148,34 @@ class Leader:
         self._page.note_error(error)
         self._on_error(error)
 
+    def _flush(self, through: int) -> None:
+        """Flush, and tell the others how fast that goes."""
+        drained, started_s = self._journal.trimmed_bytes, time.monotonic()
+        self._page.note_flush_begins()
+        self._require_flusher().flush(through)
+        self._page.note_flush_ended(
+            drained_bytes=self._journal.trimmed_bytes - drained, seconds=time.monotonic() - started_s
+        )
+
     def _step(self) -> None:
         now_us = self._now_us()
         self._page.note_look(now_us)
         state = self._journal.state()
         oldest = self._journal.oldest_received_at_us() if state.depth else None
         plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits())
+        journal_bytes_max = self._journal_bytes_max()
+        checkpoint_bytes = min(_WAL_CHECKPOINT_BYTES, journal_bytes_max // 16)
+        truncate_bytes = min(_WAL_TRUNCATE_BYTES, journal_bytes_max // 8)
         if plan is not None:
-            self._require_flusher().flush(plan.through)
-            # Emptying the log holds up appends, so that under load it waits until it is worth it.
+            self._flush(plan.through)
             idle = self._journal.state().depth == 0
-            self._journal.checkpoint(truncate=idle or self._journal.wal_bytes() > _WAL_TRUNCATE_BYTES)
-            if idle:
-                self._journal.shrink()
-        elif (wal_bytes := self._journal.wal_bytes()) > _WAL_CHECKPOINT_BYTES:
-            self._journal.checkpoint(truncate=wal_bytes > _WAL_TRUNCATE_BYTES)
+            # Under load, the next rows take what is free, so that only what exceeds a flush's worth is given back.
+            # Before the checkpoint, which is what makes the file shorter, and so that the log ends up empty.
+            self._journal.shrink(free_bytes_kept=0 if idle else self._limits().bytes_max)
+            # Emptying the log holds up appends, so that under load it waits until it is worth it.
+            self._journal.checkpoint(truncate=idle or self._journal.wal_bytes() > truncate_bytes)
+        elif (wal_bytes := self._journal.wal_bytes()) > checkpoint_bytes:
+            self._journal.checkpoint(truncate=wal_bytes > truncate_bytes)
         self._require_flusher().rejects.flush_if_due()
         if now_us >= self._next_keys_cleanup_us:
             keys = self._keys()

@@ -22,6 +22,9 @@ _LOOKED_AT_US: Final = 1
 _ERRORS: Final = 2
 _ERROR_IS_DISK_FULL: Final = 3
 _MESSAGE_BYTES: Final = 4
+_DRAINED_BYTES_PER_S: Final = 5
+_FLUSHES_BEGUN: Final = 6
+_FLUSHING: Final = 7
 _MESSAGE_BEGINS: Final = 64
 _MESSAGE_BYTES_MAX: Final = 1024
 
@@ -103,6 +106,37 @@ class LeaderPage:
         return LeaderError(
             self._numbers[_ERRORS], bool(self._numbers[_ERROR_IS_DISK_FULL]), text.decode("utf-8", "replace")
         )
+
+    # Draining
+
+    def note_flush_begins(self) -> None:
+        """Say that the journal is being flushed. Only for the leader; one that failed goes on with the next."""
+        if not self._numbers[_FLUSHING]:
+            self._numbers[_FLUSHES_BEGUN] += 1
+            self._numbers[_FLUSHING] = 1
+
+    def note_flush_ended(self, *, drained_bytes: int, seconds: float) -> None:
+        """Say that the flush has moved so many bytes of the journal, and how long that took. Only for the leader."""
+        self._numbers[_FLUSHING] = 0
+        if drained_bytes and seconds > 0:
+            before = self._numbers[_DRAINED_BYTES_PER_S]
+            measured = int(drained_bytes / seconds)
+            self._numbers[_DRAINED_BYTES_PER_S] = (before + measured) // 2 if before else measured
+
+    @property
+    def flushes_begun(self) -> int:
+        """How many flushes have begun."""
+        return self._numbers[_FLUSHES_BEGUN]
+
+    @property
+    def flushing(self) -> bool:
+        """Whether a flush is under way."""
+        return bool(self._numbers[_FLUSHING])
+
+    @property
+    def drained_bytes_per_s(self) -> int:
+        """How many bytes of the journal the last flushes moved in a second of their work; 0 before the first."""
+        return self._numbers[_DRAINED_BYTES_PER_S]
 
     def close(self) -> None:
         """Unmap the page."""

@@ -55,6 +55,11 @@ class StorePaths:
         return self.state / "leader.lock"
 
     @property
+    def share_book(self) -> Path:
+        """A file that the processes share: who waits with how much, see `storage.share_book`."""
+        return self.state / "shares.page"
+
+    @property
     def leader_page(self) -> Path:
         """The page on which the leader asks for its turn and tells how it fares."""
         return self.state / "leader.page"

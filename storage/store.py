@@ -17,7 +17,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import pyarrow as pa
@@ -32,6 +32,7 @@ from storage.eraser import Eraser, request_erasure
 from storage.erasure_records import Erasure, newest_erasures, read_erasure
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushResult
+from storage.headroom import Headroom
 from storage.history.chore import HistoryChore
 from storage.hot import HotRows
 from storage.journal import Journal
@@ -51,6 +52,7 @@ from storage.rejects_flush import RejectsFlusher, RejectsLimits
 from storage.rejects_vacuum import RejectsVacuum
 from storage.replay import Decisions
 from storage.schema import ActionSchema
+from storage.share_book import ShareBook
 from storage.shortcut_upkeep import UserFilterChore
 from storage.shortcuts import ShortcutLimits, Shortcuts, ShortcutStatus
 
@@ -85,6 +87,7 @@ class StoreOptions:
     shortcuts: ShortcutLimits = field(default_factory=ShortcutLimits)
     maintenance: MaintenanceOptions = field(default_factory=MaintenanceOptions)
     journal_bytes_max: int = 1 << 30
+    disk_free_bytes_min: int = 0
     idempotency_retention_hours: int = 72
     idempotency_bytes_max: int = 268_435_456
     now_us: Callable[[], int] = system_now_us
@@ -153,6 +156,7 @@ class Store:
         self._page = None if read_only else LeaderPage(paths.leader_page)
         self._lake = Lake(paths.table, schema)
         self.journal = Journal(paths.journal, self.latch, page=self._page)
+        self._headroom = None if self._page is None else self._make_headroom(self._page)
         self.journal_id = self.journal.state().id
         self._hot = HotRows(self.journal_id, schema)
         self._shortcuts = Shortcuts(paths, options.shortcuts)
@@ -168,6 +172,15 @@ class Store:
     def own(self, lock: FileLock) -> None:
         """Release *lock* when this store is closed."""
         self._lock = lock
+
+    def _make_headroom(self, page: LeaderPage) -> Headroom:
+        return Headroom(
+            self.journal,
+            page,
+            folders=(self.paths.table, self.paths.journal.parent),
+            journal_bytes_max=lambda: self.options.journal_bytes_max,
+            disk_free_bytes_min=lambda: self.options.disk_free_bytes_min,
+        )
 
     # Configuration
 
@@ -218,20 +231,41 @@ class Store:
         """Make requests durable and visible; see `Journal.append`."""
         return self.journal.append(group, now_us=self.options.now_us())
 
-    def check_writable(self) -> None:
-        """Do nothing while submissions can be taken.
+    def check_writable(self, part: float = 1.0) -> None:
+        """Do nothing while submissions can be taken that may fill this *part* of the journal.
 
         Raises:
             StoreFailed: the store is latched.
+            DiskFull: the disk has too little space left.
             Overloaded: the journal holds as much as it may.
         """
         if self.latch is not None:
             self.latch.check()
-        if self.journal.bytes_held_known >= self.options.journal_bytes_max:
-            # Another worker may have flushed since this one last looked.
-            self.journal.look_at_bytes()
-            if self.journal.bytes_held_known >= self.options.journal_bytes_max:
-                raise Overloaded("the journal is full until the next flush", retry_after_s=2)
+        if self._headroom is not None:
+            self._headroom.check(part)
+
+    @property
+    def held_bytes(self) -> int:
+        """What the journal holds, its log included, as far as this process knows."""
+        return 0 if self._headroom is None else self._headroom.held_bytes
+
+    def seconds_to_drain(self, excess_bytes: int) -> int:
+        """How long a client should wait until so much was flushed; see `Headroom.seconds_to_drain`."""
+        return 1 if self._headroom is None else self._headroom.seconds_to_drain(excess_bytes)
+
+    @property
+    def drained_bytes_per_s(self) -> int:
+        """How many bytes of the journal the last flushes moved in a second of their work; 0 before the first."""
+        return 0 if self._page is None else self._page.drained_bytes_per_s
+
+    def open_share_book(self) -> ShareBook:
+        """Join the book of who waits with how much; to be closed."""
+        self._require_writable()
+        assert self._page is not None, "whoever may write has the page"
+        page = self._page
+        return ShareBook(
+            self.paths.share_book, flushes_begun=lambda: page.flushes_begun, flushing=lambda: page.flushing
+        )
 
     def decisions(self) -> Decisions:
         """What replays and drops rejects of this store.
@@ -362,7 +396,8 @@ class Store:
             self._page,
             self.journal,
             self._make_flusher,
-            limits=lambda: self.options.flush,
+            limits=self._flush_limits,
+            journal_bytes_max=lambda: self.options.journal_bytes_max,
             keys=lambda: KeyLimits(
                 self.options.idempotency_retention_hours * 3_600_000_000, self.options.idempotency_bytes_max
             ),
@@ -371,6 +406,15 @@ class Store:
         )
 
         self._caretaker = Caretaker(self._chores(), leads=lambda: self.leads, on_error=options.on_chore_error)
+
+    def _flush_limits(self) -> FlushLimits:
+        """A journal that may hold less than a flush is flushed before it is full."""
+        limits, journal_bytes_max = self.options.flush, self.options.journal_bytes_max
+        return replace(limits, bytes_max=max(1, min(limits.bytes_max, journal_bytes_max // 2)))
+
+    def _rejects_limits(self) -> RejectsLimits:
+        limits, journal_bytes_max = self.options.rejects, self.options.journal_bytes_max
+        return replace(limits, bytes_max=max(1, min(limits.bytes_max, journal_bytes_max // 4)))
 
     def _chores(self) -> list[Chore]:
         """What the leader does for the table besides flushing, in the order in which it matters."""
@@ -485,9 +529,9 @@ class Store:
             Lake(self.paths.table, self.schema),
             latch,
             rejects=RejectsFlusher(
-                self.journal, self.paths.rejects, latch, now_us=self.options.now_us, limits=self.options.rejects
+                self.journal, self.paths.rejects, latch, now_us=self.options.now_us, limits=self._rejects_limits()
             ),
-            limits=lambda: self.options.flush,
+            limits=self._flush_limits,
             now_us=self.options.now_us,
             on_commit=self.options.on_flush,
         )

@@ -11,7 +11,7 @@ import pytest
 
 from tests.faults.history import History
 from tests.faults.injected_faults import FSYNC
-from tests.faults.server_process import Clients, serving
+from tests.faults.server_process import HASTY, Clients, serving
 from tests.faults.small_disks import mountable_namespace, small_disk
 from tests.faults.store_process import Run, RunningStore, spawner
 
@@ -113,12 +113,18 @@ def test_submits_go_on_while_only_flushes_have_no_space(tmp_path: Path, figures:
     assert not violations, str(violations)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_the_server_answers_507_until_there_is_space(kind: str, tmp_path: Path, figures: Callable[[str], None]) -> None:
-    """The same over HTTP: 507 with Retry-After, retrievals complete, and 200 again without a restart."""
+@pytest.mark.parametrize(
+    ("kind", "kept_free"), [(kind, 0) for kind in KINDS] + [("mounted", 4 * 1024 * 1024)] * _MOUNTABLE
+)
+def test_the_server_answers_507_until_there_is_space(
+    kind: str, kept_free: int, tmp_path: Path, figures: Callable[[str], None]
+) -> None:
+    """The same over HTTP, also with space kept for flushing: 507 with Retry-After, retrievals, and 200 again."""
     history = History()
     with small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk:
-        with serving(disk.folder / "data", tmp_path / "log", prefix=disk.prefix, fault=disk.fault) as server:
+        settings = HASTY | {"disk_free_bytes_min": str(kept_free)}
+        options = {"settings": settings, "prefix": disk.prefix}
+        with serving(disk.folder / "data", tmp_path / "log", fault=disk.fault, **options) as server:
             clients = Clients(server, history, "client", steadfast=True)
             clients.await_acknowledged(30)
             disk.fill()
@@ -140,7 +146,7 @@ def test_the_server_answers_507_until_there_is_space(kind: str, tmp_path: Path, 
                 assert refusal.headers["content-type"] == "application/problem+json"
                 assert refusal.json()["status"] == 507
             server.kill()
-        with serving(disk.folder / "data", tmp_path / "log", prefix=disk.prefix) as server:
+        with serving(disk.folder / "data", tmp_path / "log", **options) as server:
             found = server.retrieve_all()
     violations = history.judge(found)
     figures(

@@ -1,0 +1,147 @@
+"""A request that does not arrive in time is answered 408 and its connection closed; so is one too many, or too long."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import uvicorn
+
+from service.connections import HEAD_BYTES_MAX, BoundedProtocol, ConnectionLimits
+
+TIMEOUT_S = 0.6
+CONNECTIONS = 5
+
+
+class Strict(BoundedProtocol):
+    """Cuts off soon."""
+
+    limits = ConnectionLimits(connections_max=CONNECTIONS, head_timeout_s=TIMEOUT_S, body_timeout_s=TIMEOUT_S)
+
+
+async def echo_size(scope: Any, receive: Any, send: Any) -> None:
+    """Answer how large the body is; `/early` answers before it is there."""
+    size = 0
+    while scope["path"] != "/early":
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return
+        size += len(message.get("body", b""))
+        if not message.get("more_body", False):
+            break
+    body = b"%d" % size
+    headers = [(b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 200, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[tuple[str, int]]:
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = uvicorn.Server(
+        uvicorn.Config(echo_size, http=Strict, ws="none", lifespan="off", log_config=None, access_log=False)
+    )
+    thread = threading.Thread(target=lambda: asyncio.run(server.serve(sockets=[listener])))
+    thread.start()
+    try:
+        yield listener.getsockname()
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+@pytest.fixture
+def client(address: tuple[str, int]) -> Iterator[socket.socket]:
+    with socket.create_connection(address, timeout=20) as connected:
+        yield connected
+
+
+def until_closed(client: socket.socket) -> bytes:
+    received = b""
+    while part := client.recv(65536):
+        received += part
+    return received
+
+
+def trickle(client: socket.socket, text: bytes) -> bytes:
+    """Send byte by byte, each well before any pause is too long; return the answer."""
+    for place in range(len(text)):
+        try:
+            client.sendall(text[place : place + 1])
+        except (BrokenPipeError, ConnectionResetError):
+            break
+        time.sleep(0.05)
+    try:
+        return until_closed(client)
+    except ConnectionResetError:
+        return b"reset"
+
+
+def test_a_head_that_trickles(client: socket.socket) -> None:
+    answer = trickle(client, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n")
+    assert answer == b"reset" or (answer.startswith(b"HTTP/1.1 408 ") and b"head" in answer)
+
+
+def test_a_head_that_stops(client: socket.socket) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\n")
+    answer = until_closed(client)
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert b"application/problem+json" in answer
+
+
+def test_a_body_that_trickles(client: socket.socket) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+    answer = trickle(client, b"x" * 20)
+    assert answer == b"reset" or (answer.startswith(b"HTTP/1.1 408 ") and b"body" in answer)
+
+
+def test_a_body_that_stops(client: socket.socket) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    assert until_closed(client).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_body_that_was_answered_before_it_came(client: socket.socket) -> None:
+    client.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
+    assert until_closed(client).count(b"HTTP/1.1 ") == 1
+
+
+def test_a_connection_that_never_says_anything(client: socket.socket) -> None:
+    assert until_closed(client) == b""
+
+
+def test_a_second_request_that_stops(client: socket.socket) -> None:
+    client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n\r\nabc")
+    assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    # A connection that waits for its next request is nobody's delay.
+    time.sleep(TIMEOUT_S * 2)
+    client.sendall(b"GET / HTTP/1.1\r\n")
+    assert until_closed(client).startswith(b"HTTP/1.1 408 ")
+
+
+def test_a_head_without_end(client: socket.socket) -> None:
+    client.sendall(b"GET / HTTP/1.1\r\n" + b"".join(b"x-%d: y\r\n" % n for n in range(HEAD_BYTES_MAX // 8)))
+    assert until_closed(client).startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_prompt_request_is_served_whatever_its_size(client: socket.socket) -> None:
+    size = 5_000_000
+    client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\nconnection: close\r\ncontent-length: %d\r\n\r\n" % size)
+    client.sendall(bytes(size))
+    assert until_closed(client).endswith(b"%d" % size)
+
+
+def test_one_connection_too_many(address: tuple[str, int]) -> None:
+    held = [socket.create_connection(address, timeout=20) for _ in range(CONNECTIONS)]
+    try:
+        with socket.create_connection(address, timeout=20) as one_more:
+            answer = until_closed(one_more)
+        assert answer.startswith(b"HTTP/1.1 503 ")
+        assert b"retry-after: " in answer
+    finally:
+        for one in held:
+            one.close()
