@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import shutil
 import sys
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -15,14 +16,14 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from bench.choice import NAMES, choose
+from bench.comparison.workload import Prepared
 from bench.environment import describe_environment, fsync_median_ms
 from bench.errors import BenchFailed
-from bench.ingest import MEMORY, SERVER_LOG, WORKLOADS, IngestWorkload
+from bench.ingest import SERVER_LOG, IngestWorkload
 from bench.opponents import OPPONENTS, Opponent
 from bench.processes import ROOT
-from bench.queries import QUERIES
 from bench.report import PERFORMANCE_PAGE, print_tables, write_performance_page
-from bench.restart import RESTART
 from bench.runs import Piece, Run, RunHeader
 from bench.workloads import Workload
 
@@ -32,8 +33,8 @@ ROUNDS_DEFAULT: Final = 3
 # Wide enough for every table; a terminal's own width counts where there is one.
 _FILE_WIDTH: Final = 170
 
-_WORKLOADS: Final[tuple[Workload, ...]] = (*WORKLOADS, RESTART, QUERIES)
-_ALL_WORKLOADS: Final = {workload.name: workload for workload in _WORKLOADS}
+# Below the folder for data: what comparisons are over, kept from run to run.
+_COMPARED: Final = "compared"
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +72,17 @@ def _in_turn(
 @click.option("--rounds", type=click.IntRange(1), help=f"How often each side is measured.  [default: {ROUNDS_DEFAULT}]")
 @click.option("--quick", is_flag=True, help="One round of some seconds each: a first look, not written to the page.")
 @click.option("--memory", is_flag=True, help="Only the run of 10 million actions that memory is taken from.")
-@click.option("--workload", "names", multiple=True, type=click.Choice(list(_ALL_WORKLOADS)), help="Only these.")
+@click.option(
+    "--workload",
+    "names",
+    multiple=True,
+    type=click.Choice(NAMES),
+    metavar="NAME",
+    help=f"Only these: {', '.join(NAMES)}.",
+)
+@click.option("--targets", is_flag=True, help="Only what the table of targets needs, in some 15 minutes.")
+@click.option("--large", is_flag=True, help="With 100 million actions, too.")
+@click.option("--prepare", is_flag=True, help="Only make the data that the chosen workloads compare over, and keep it.")
 @click.option("--opponent", "opponents", multiple=True, type=click.Choice(list(OPPONENTS)), help="Only these.")
 @click.option("--seconds", type=click.FloatRange(1), help="How long submissions are measured, instead of their own.")
 @click.option("--resume", is_flag=True, help="Go on with the last run, and keep what it has.")
@@ -86,6 +97,9 @@ def main(
     quick: bool,
     memory: bool,
     names: tuple[str, ...],
+    targets: bool,
+    large: bool,
+    prepare: bool,
     opponents: tuple[str, ...],
     seconds: float | None,
     resume: bool,
@@ -95,12 +109,20 @@ def main(
     console = Console()
     if not console.is_terminal:
         console = Console(width=_FILE_WIDTH)
-    chosen = [_ALL_WORKLOADS[name] for name in ([MEMORY.name] if memory else names or _ALL_WORKLOADS)]
-    if seconds is not None:
-        chosen = [replace(one, window_s=seconds) if isinstance(one, IngestWorkload) else one for one in chosen]
     if memory and (quick or names):
         raise click.UsageError("--memory is a run of its own: without --quick and --workload")
+    if targets and (quick or names or memory):
+        raise click.UsageError("--targets is a choice of its own: without --quick, --memory and --workload")
+    cache = (data_dir or RESULTS) / _COMPARED
+    chosen = choose(names, memory=memory, targets=targets, large=large, cache=cache)
+    if seconds is not None:
+        chosen = [replace(one, window_s=seconds) if isinstance(one, IngestWorkload) else one for one in chosen]
+    if targets and rounds is None:
+        rounds = 1
     try:
+        if prepare:
+            _prepare(console, chosen)
+            return
         run = _open_run(rounds=rounds, quick=quick, resume=resume, data_dir=data_dir)
         if run.header.quick:
             chosen = [short for workload in chosen if (short := workload.shortened()) is not None]
@@ -138,6 +160,22 @@ def _open_run(*, rounds: int | None, quick: bool, resume: bool, data_dir: Path |
         fsync_median_ms=fsync_median_ms(disk),
     )
     return Run.create(RESULTS, header)
+
+
+def _prepare(console: Console, chosen: Sequence[Workload]) -> None:
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn(), TextColumn("{task.fields[note]}"))
+    with Progress(*columns, console=console) as progress:
+        for workload in chosen:
+            if isinstance(workload, Prepared):
+                began_s = time.monotonic()
+                current = progress.add_task(workload.title, total=1.0, note="")
+
+                def show(share: float, note: str, task: object = current) -> None:
+                    progress.update(task, completed=share, note=note)  # type: ignore[arg-type]
+
+                workload.prepare(show)
+                progress.remove_task(current)
+                console.print(f"{workload.title}: data is ready after {time.monotonic() - began_s:.0f} s")
 
 
 def _run_pieces(console: Console, run: Run, pieces: Sequence[PlannedPiece], data_dir: Path) -> None:

@@ -96,12 +96,7 @@ class ServerProcess:
 
     def cpu_s(self) -> float:
         """Processor time that the living processes, and those of their children that ended, have taken so far."""
-        ticks = 0
-        for pid in _family(self._process.pid):
-            fields = _stat_fields(pid)
-            if fields is not None:
-                ticks += sum(int(value) for value in fields[11:15])
-        return ticks / _TICKS_PER_S
+        return family_cpu_s(self._process.pid)
 
     def pids(self) -> list[int]:
         """The processes that live now."""
@@ -130,7 +125,7 @@ class ServerProcess:
 
     def _sample_once(self) -> None:
         for pid in _family(self._process.pid):
-            peak = _peak_rss_bytes(pid)
+            peak = peak_rss_bytes(pid)
             if peak is not None:
                 self.peak_rss_bytes[pid] = max(peak, self.peak_rss_bytes.get(pid, 0))
 
@@ -188,6 +183,16 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
+def family_cpu_s(root: int) -> float:
+    """Processor time that the process *root*, what lives below it, and ended children of all these have taken."""
+    ticks = 0
+    for pid in _family(root):
+        fields = _stat_fields(pid)
+        if fields is not None:
+            ticks += sum(int(value) for value in fields[11:15])
+    return ticks / _TICKS_PER_S
+
+
 def machine_busy_s() -> float:
     """Processor time that everything on this machine has taken since it started, in seconds of one processor."""
     user, nice, system, _idle, _waiting, irq, soft_irq, stolen = (
@@ -225,7 +230,8 @@ def _stat_fields(pid: int) -> list[str] | None:
     return text.rpartition(")")[2].split()
 
 
-def _peak_rss_bytes(pid: int) -> int | None:
+def peak_rss_bytes(pid: int) -> int | None:
+    """The most that the process ever had resident; None when it is gone."""
     try:
         lines = Path(f"/proc/{pid}/status").read_text(errors="replace").splitlines()
     except (FileNotFoundError, ProcessLookupError):

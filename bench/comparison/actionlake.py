@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import http.client
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -14,14 +13,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from bench.comparison.actions import JOURNAL
-from bench.comparison.contenders import Contender, Row, folder_bytes, micros, table_rows
+from bench.comparison.contender import DATA, EPOCH, Contender, Reader, Row, folder_bytes, micros, table_rows
 from bench.comparison.questions import DAILY, Question, funnel_sql
 from bench.errors import BenchFailed
 from bench.opponents import ACTIONLAKE
 from bench.processes import ServerProcess, free_port
 from queries.engine import Engine, EngineLimits
-from queries.pruning import RetrievalFilter
+from queries.file_index import RetrievalFilter
+from queries.local_sql import LocalSql
 from queries.retrieval import RetrievalRequest, retrieve_page
+from queries.sources import Order
 from storage.data_files import WrittenFile, sort_rows, write_partitions
 from storage.lake import Lake
 from storage.paths import StorePaths
@@ -29,35 +30,36 @@ from storage.schema import ActionSchema
 from storage.store import StoreOptions, open_store, read_store
 
 _PAGE_ROWS: Final = 10_000
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-
-
-def write_store(source: Sequence[Path], folder: Path) -> None:
-    """Write the actions as flushes write them: one commit for each *source* file, sorted files by day and type."""
-    schema, paths = ActionSchema(), StorePaths.of(folder)
-    store, _ = open_store(paths, schema, StoreOptions(), holder="the benchmark")
-    store.close(flush=False)
-    lake = Lake(paths.table, schema)
-    for number, path in enumerate(source):
-        rows = pq.read_table(path, schema=schema.table_schema)
-        files: list[WrittenFile] = write_partitions(sort_rows(rows), paths.table)
-        # As the rows of other nodes are: the folder's own journal never held these.
-        version = lake.append(files, journal=f"{JOURNAL}-{number}", after=0, watermark=1)
-        lake.sync(after_version=version - 1, through_version=version)
 
 
 class ActionlakeRest(Contender):
     """A served folder, asked over one keep-alive connection."""
 
-    name = "actionlake"
-    title = "Actionlake over REST"
+    def __init__(self) -> None:
+        self._server: ServerProcess | None = None
 
-    def load(self, source: Sequence[Path], folder: Path) -> None:
-        write_store(source, folder)
+    def create(self, folder: Path) -> None:
+        self._paths, self._schema = StorePaths.of(folder / DATA), ActionSchema()
+        store, _ = open_store(self._paths, self._schema, StoreOptions(), holder="the benchmark")
+        store.close(flush=False)
+        self._lake = Lake(self._paths.table, self._schema)
+        self._taken = 0
+
+    def take(self, source: Path) -> None:
+        """As a flush writes them: sorted files by day and type, in one commit."""
+        rows = pq.read_table(source, schema=self._schema.table_schema)
+        files: list[WrittenFile] = write_partitions(sort_rows(rows), self._paths.table)
+        # As the rows of other nodes are: the folder's own journal never held these.
+        version = self._lake.append(files, journal=f"{JOURNAL}-{self._taken}", after=0, watermark=1)
+        self._lake.sync(after_version=version - 1, through_version=version)
+        self._taken += 1
+
+    def finish(self) -> None:
+        """What is left to do, the service does by itself (`bench.comparison.settling`)."""
 
     def open(self, folder: Path) -> None:
         port = free_port()
-        self._server = ServerProcess(ACTIONLAKE.command(folder, port), folder.parent / "server.log")
+        self._server = ServerProcess(ACTIONLAKE.command(folder / DATA, port), folder / "server.log")
         self._server.__enter__()
         self._server.wait_ready(f"http://127.0.0.1:{port}/health/ready")
         self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=300)
@@ -102,41 +104,53 @@ class ActionlakeRest(Contender):
         return _log_rows(answer)
 
     def bytes_on_disk(self, folder: Path) -> dict[str, int]:
-        """The table with its log, and everything else as caches."""
-        table = folder_bytes(folder / "actions")
-        return {"data": table, "caches": folder_bytes(folder) - table}
+        """The live files of the table with its log, and everything else of the folder as caches.
+
+        Files that were replaced stay for a while and do not count: nobody reads them any more.
+        """
+        data = folder / DATA
+        paths = StorePaths.of(data)
+        live = sum(one.size_bytes for one in read_store(paths, ActionSchema()).read_view().files)
+        log = folder_bytes(data / "actions" / "_delta_log")
+        return {"data_bytes": live + log, "caches_bytes": folder_bytes(data) - folder_bytes(data / "actions")}
 
     def pids(self) -> list[int]:
         """The processes of the server."""
+        assert self._server is not None, "it was opened"
         return self._server.pids()
 
     def close(self) -> None:
-        self._connection.close()
-        self._server.__exit__(None, None, None)
+        if self._server is not None:
+            self._connection.close()
+            self._server.__exit__(None, None, None)
 
 
-class ActionlakeInProcess(Contender):
-    """The retrieval of the service, without HTTP; only questions about actions, a page at a time."""
-
-    name = "actionlake-in-process"
-    title = "Actionlake in process"
-
-    def load(self, source: Sequence[Path], folder: Path) -> None:
-        """It reads what `ActionlakeRest` has loaded."""
+class ActionlakeInProcess(Reader):
+    """The retrieval of the service without HTTP, a page at a time, and for counts what `actionlake sql` runs."""
 
     def open(self, folder: Path) -> None:
-        self._store = read_store(StorePaths.of(folder), ActionSchema())
-        self._engine = Engine(EngineLimits(), folder.parent / "engine-temp")
+        self._store = read_store(StorePaths.of(folder / DATA), ActionSchema())
+        self._engine = Engine(EngineLimits(), folder / "engine-temp")
+        self._sql = LocalSql(self._store)
 
-    def ask(self, question: Question) -> Sequence[str]:
+    def answers(self, question: Question) -> bool:
+        """Not as Arrow: streams are of the service."""
+        return not question.columnar
+
+    def ask(self, question: Question) -> Any:
+        if question.counts:
+            sql = DAILY if question.kind == "daily" else funnel_sql(question)
+            return list(self._sql.run(sql).batches)
         to_us = None if question.to_us is None else question.to_us - 1
         asked = RetrievalFilter(question.user, question.type, question.from_us, to_us)
-        order, limit = ("desc", question.newest) if question.newest else ("asc", _PAGE_ROWS)
+        order: Order = "desc" if question.newest else "asc"
         with self._engine.connect() as connection:
-            request = RetrievalRequest(asked, order, limit)  # type: ignore[arg-type]
+            request = RetrievalRequest(asked, order, question.newest or _PAGE_ROWS)
             return retrieve_page(connection, self._store.read_view(), request).rows
 
-    def rows(self, answer: Sequence[str], question: Question) -> list[Row]:
+    def rows(self, answer: Any, question: Question) -> list[Row]:
+        if question.counts:
+            return table_rows(pa.Table.from_batches(answer), question)
         return _log_rows(f'{{"logs":[{",".join(answer)}]}}'.encode())
 
     def close(self) -> None:
@@ -158,4 +172,4 @@ def _log_rows(answer: bytes) -> list[Row]:
 
 
 def _text(time_us: int) -> str:
-    return (_EPOCH + datetime.timedelta(microseconds=time_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")
+    return (EPOCH + datetime.timedelta(microseconds=time_us)).strftime("%Y-%m-%dT%H:%M:%S.%fZ")

@@ -18,6 +18,8 @@ import pyarrow.compute as pc
 
 from storage.schema import TIMESTAMP, ActionSchema
 
+# Another one whenever the same arguments give other rows: what was made of the old ones is not used any more.
+VERSION: Final = 1
 JOURNAL: Final = "bench"
 TYPES: Final = ("click", "view", "navigate")
 _TYPE_SHARES: Final = (0.45, 0.35, 0.20)
@@ -70,7 +72,8 @@ class ComparedActions:
     def _cumulated(self) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
         weights = np.arange(1, self.users + 1, dtype=np.float64) ** -_EXPONENT
         cumulated = np.cumsum(weights)
-        return cumulated / cumulated[-1]
+        shares: np.ndarray[tuple[int], np.dtype[np.float64]] = cumulated / cumulated[-1]
+        return shares
 
     def user_id(self, rank: int) -> str:
         """The id of the user with the *rank*-th most actions, from 0; ids and ranks are in no order."""
