@@ -28,6 +28,8 @@ USER_HASH: Final = "user_hash"
 _FOOTER_TAIL_BYTES: Final = 8
 # What a footer takes in memory, to what it takes on disk, about.
 _FOOTER_GROWTH: Final = 4
+# Handing a few row groups to other threads costs more than it saves.
+_THREADS_FROM_GROUPS: Final = 6
 _EPOCH_DATE: Final = datetime.date(1970, 1, 1)
 
 
@@ -153,7 +155,7 @@ def read_user(history: Path, use: RunUse, wanted: Wanted, footers: FooterCache) 
             found = 0
             columns = _columns_to_read(wanted, use)
             for groups in _batches(_groups(footer, wanted), wanted):
-                read = reader.read_row_groups(groups, columns=columns, use_threads=False)
+                read = reader.read_row_groups(groups, columns=columns, use_threads=len(groups) >= _THREADS_FROM_GROUPS)
                 read_bytes += _chunk_bytes(footer, groups, columns)
                 rows = _matching(read, wanted, use)
                 tables.append(rows)
