@@ -33,7 +33,7 @@ _KILL: Final = "signal=KILL"
 _SWEEPS: Final = (
     (_KILL, "pwrite64", (70,)),
     (_KILL, "fsync", (33,)),
-    (_KILL, "fdatasync", (12,)),
+    (_KILL, "fdatasync", (30,)),
     (_KILL, "write", ()),
     (_KILL, "linkat", ()),
     (_KILL, "rename", ()),
@@ -41,10 +41,10 @@ _SWEEPS: Final = (
     (_KILL, "mkdir", ()),
     (_KILL, "ftruncate", ()),
     ("error=EIO", "fsync", ()),
-    ("error=EIO", "fdatasync", (9,)),
+    ("error=EIO", "fdatasync", (25,)),
     ("error=EIO", "pwrite64", ()),
     ("error=EIO", "linkat", ()),
-    ("error=ENOSPC", "pwrite64", (40,)),
+    ("error=ENOSPC", "pwrite64", (90,)),
     ("error=ENOSPC", "write", ()),
     ("error=ENOSPC", "mkdir", ()),
 )
