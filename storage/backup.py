@@ -1,10 +1,12 @@
 """`backup`: a copy of a store, of one instant, while a service goes on with it.
 
 What is stored is lake(V) plus the journal's rows above the W of that same V (`storage.store`). So the journal is
-copied first, in one read transaction, with trimmed position T and head H. Then a version V of the table is chosen with
-T <= W(V) <= H: there is one, since the version that was the newest while the journal was copied is one. W below T would
-leave a gap, W above H would hold rows whose idempotency keys the copied journal does not have, so that a repeated
-request would double them. The backup is therefore exactly what was acknowledged when its journal was copied.
+copied first, in one read transaction, with trimmed position T and head H, and then the version V that it says is
+durable. Whatever was committed up to V was decided before that moment, so that T <= W(V) <= H, and the copied journal
+has all that belongs to it. A later version may not be taken, even with W within these bounds: a row that was put aside
+as unflushable meanwhile would be neither in its files nor, above W, in the journal, and a reject that was replayed
+meanwhile would be marked so without its actions. The backup is exactly what was acknowledged when its journal was
+copied.
 
 Data files never change. Those of V stay until the vacuum's grace is over; should one be gone all the same, or an
 erasure have come in between, the backup begins anew. A file that an earlier backup below the same destination has is
@@ -169,19 +171,20 @@ class _Copy:
                 ).fetchone()[0]
         finally:
             journal.close()
-        table = _choose_version(
+        table = _read_version(
             paths.table,
+            max(0, state.durable_version, state.lake_version_min),
             state.id,
             trimmed=state.trimmed_position,
             head=state.head,
-            version_min=max(0, state.lake_version_min),
         )
-        rejects_table = _choose_version(
+        # Marks of the rejects are in the journal until a version that is durable has them.
+        rejects_table = _read_version(
             paths.rejects,
+            max(rejects.durable_version, rejects.version_min),
             app_id(rejects.source),
             trimmed=rejects.moved_through,
             head=head,
-            version_min=rejects.version_min,
         )
         for folder, into, log in (
             (paths.table, self._target.table, table),
@@ -247,29 +250,26 @@ class _Copy:
         self.copied_bytes += one.size_bytes
 
 
-def _choose_version(table: Path, journal: str, *, trimmed: int, head: int, version_min: int) -> LogState:
-    """Read the newest version of a table whose watermark lies between a journal's trimmed position and its head.
+def _read_version(table: Path, version: int, journal: str, *, trimmed: int, head: int) -> LogState:
+    """Read a version of a table, -1 for none, that a journal with this trimmed position and head says is durable.
 
     Raises:
-        _MovedOn: there is none any more.
-        CorruptData: there cannot be one.
+        _MovedOn: its log was cleaned up meanwhile.
+        CorruptData: it does not belong to that journal.
     """
-    log = read_log(table)
-    newest = log.version
-    while log.watermarks.get(journal, 0) > head and log.version > 0:
-        log = read_log(table, through=log.version - 1)
-    if log.problems:
-        if log.version < newest or read_log(table).version > newest:
+    if version < 0:
+        return LogState()
+    log = read_log(table, through=version)
+    if log.problems or log.version < version:
+        if read_log(table).checkpoint not in (None, log.checkpoint):
             raise _MovedOn("the log was cleaned up")
-        path, what = log.problems[0]
+        path, what = log.problems[0] if log.problems else (table, f"ends before version {version}")
         raise CorruptData(f"{path} {what}: start the service, which repairs what a crash leaves, or restore")
     watermark = log.watermarks.get(journal, 0)
-    if not trimmed <= watermark <= head or log.version < version_min:
-        if log.version < newest or read_log(table).version > newest:
-            raise _MovedOn("the version that belongs to the journal is gone")
+    if not trimmed <= watermark <= head:
         raise CorruptData(
-            f"the table in {table} ends at position {watermark}, and the journal holds what comes after {trimmed} up to"
-            f" {head}: they do not belong together (actionlake verify tells more)"
+            f"version {version} of the table in {table} ends at position {watermark}, and the journal holds what comes"
+            f" after {trimmed} up to {head}: they do not belong together (actionlake verify tells more)"
         )
     return log
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from click.testing import CliRunner
 
@@ -16,14 +17,18 @@ import storage.backup
 from service.cli import main
 from storage.backup import BackupResult, back_up
 from storage.backup_records import recorded_backups
+from storage.data_files import WrittenFile, write_partitions
 from storage.errors import CorruptData, InvalidInput
 from storage.flush import FlushLimits
 from storage.journal import Journal
 from storage.journal_records import IdempotencyKey
 from storage.lake import Lake
 from storage.paths import StorePaths
+from storage.rejects import RejectsFilter
 from storage.restoring import RestoreResult, restore
+from storage.schema import ActionSchema
 from storage.store import Store
+from storage.submission import SubmissionLimits, SubmissionParser
 from storage.verification import verify
 from tests.storage.building import (
     SCHEMA,
@@ -39,7 +44,9 @@ from tests.storage.building import (
     stored,
     through,
 )
+from tests.storage.rejecting import in_table, reject
 
+_WITH_CLICKED = SubmissionParser(ActionSchema({**SCHEMA.action_types, "clicked": ()}), SubmissionLimits())
 _VALUES = ["user_id", "session_id", "time", "properties", "received_at", "position"]
 
 
@@ -174,6 +181,60 @@ def test_a_request_of_the_backup_is_known_when_it_is_repeated_and_no_later_one(t
         assert sorted(positions(copy)) == through(5)
 
 
+@contextmanager
+def _after_the_journal_is_copied(then: Callable[[], None]) -> Iterator[None]:
+    copy_to = Journal.copy_to
+
+    def copy_and_go_on(journal: Journal, path: Path) -> None:
+        copy_to(journal, path)
+        then()
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Journal, "copy_to", copy_and_go_on)
+        yield
+
+
+def test_a_row_that_is_put_aside_during_a_backup_is_in_it(tmp_path: Path) -> None:
+    """The letter is younger than the copied journal: a table that has passed the row would be all without it."""
+    with store_in(tmp_path / "data") as store:
+        put(store, 1, 1, 1)
+
+        def refuse_position_2(ordered: pa.Table, table_folder: Path) -> list[WrittenFile]:
+            if 2 in ordered["position"].to_pylist():
+                raise pa.ArrowInvalid("no")
+            return write_partitions(ordered, table_folder)
+
+        with pytest.MonkeyPatch.context() as patched, _after_the_journal_is_copied(store.flush_here):
+            patched.setattr("storage.flush.write_partitions", refuse_position_2)
+            _back_up(tmp_path / "data", tmp_path / "backups")
+        assert [row["position"] for row in in_table(tmp_path / "data")] == [2]
+    _restore(tmp_path / "backups", tmp_path / "copy")
+    with store_in(tmp_path / "copy") as copy:
+        assert positions(copy) == through(3)
+
+
+def test_a_reject_that_is_replayed_during_a_backup_is_open_in_it(tmp_path: Path) -> None:
+    """Marked as replayed, without the actions of the replay, it would be lost."""
+    with store_in(tmp_path / "data") as store:
+        reject(store, "CLICKED")
+        store.flush_here()
+
+        def replay() -> None:
+            done = store.decisions().replay(RejectsFilter(), _WITH_CLICKED, limit=10)
+            assert done.replayed == 1
+            store.flush_here()
+
+        with _after_the_journal_is_copied(replay):
+            _back_up(tmp_path / "data", tmp_path / "backups")
+        assert [row["state"] for row in in_table(tmp_path / "data")] == ["replayed"]
+    _restore(tmp_path / "backups", tmp_path / "copy")
+    with store_in(tmp_path / "copy") as copy:
+        assert positions(copy) == []
+        assert [row["state"] for row in in_table(tmp_path / "copy")] == ["open"]
+        assert copy.decisions().replay(RejectsFilter(), _WITH_CLICKED, limit=10).replayed == 1
+        assert positions(copy) == [1]
+
+
 def test_a_second_backup_copies_only_new_files(tmp_path: Path) -> None:
     with store_in(tmp_path / "data") as store:
         put(store, 6, days=3)
@@ -243,10 +304,10 @@ def test_files_that_are_gone_make_the_backup_begin_anew(tmp_path: Path) -> None:
             times += 1
             if times == 1:
                 snapshot = Lake(store.paths.table, SCHEMA).snapshot(store.journal_id)
-                # What the copied journal says is below what the table has by then.
                 put(store, 1)
                 store.flush_here()
-                Lake(store.paths.table, SCHEMA).rewrite(snapshot.files, [], data_change=True)
+                lake = Lake(store.paths.table, SCHEMA)
+                store.journal.record_durable(lake.rewrite(snapshot.files, [], data_change=True))
                 for one in snapshot.files:
                     Path(one.path).unlink()
 
