@@ -54,8 +54,13 @@ class Keyring:
             generation = None
             self._report(f"{self._file.path}: cannot be looked for: {error.strerror}; nobody is let in")
         else:
-            if generation is None and self._seen:
-                self._report(f"{self._file.path}: is gone; nobody is let in until it is back")
+            if generation is None and (self._seen or self._file.had_keys()):
+                # Also for a process that was started after it went.
+                self._seen = True
+                self._report(
+                    f"{self._file.path}: is gone; nobody is let in until it is back, or keys are made anew"
+                    f" (to do without keys, remove {self._file.master_path} too)"
+                )
         if generation != self._generation:
             self._generation = generation
             if generation is not None:
@@ -107,7 +112,7 @@ class Keyring:
             # It went between the two looks; the next one says so.
             self._generation = None
             self._keys = {}
-            self._report(f"{self._file.path}: is gone; nobody is let in until it is back")
+            self._report(f"{self._file.path}: is gone; nobody is let in until it is back, or keys are made anew")
             return
         self._generation = read.generation
         self._keys = {

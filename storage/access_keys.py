@@ -132,7 +132,7 @@ class KeyFile:
 
     def __init__(self, paths: StorePaths) -> None:
         self.path = paths.keys
-        self._master = paths.keys_master
+        self.master_path = paths.keys_master
         self._lock = paths.keys_lock
 
     def generation(self) -> Generation | None:
@@ -145,6 +145,10 @@ class KeyFile:
             return _generation(os.stat(self.path))
         except FileNotFoundError:
             return None
+
+    def had_keys(self) -> bool:
+        """Whether keys were ever made here, by what was made with the first of them and stays. Costs one `stat`."""
+        return self.master_path.exists()
 
     def read(self) -> KeysRead | None:
         """Read the keys; None if there is no file.
@@ -225,18 +229,18 @@ class KeyFile:
             CorruptData: it is gone, damaged, or others may read it.
         """
         try:
-            with self._master.open("rb") as file:
+            with self.master_path.open("rb") as file:
                 mode = os.fstat(file.fileno()).st_mode
                 master_key = file.read()
         except OSError as error:
             raise CorruptData(
-                f"{self._master}: cannot be read: {error.strerror}; without it no signed request can be checked:"
+                f"{self.master_path}: cannot be read: {error.strerror}; without it no signed request can be checked:"
                 " restore it, or revoke all keys and make new ones"
             ) from error
         if stat.S_IMODE(mode) & 0o077:
-            raise CorruptData(f"{self._master}: others than its owner may use it; chmod it to 600")
+            raise CorruptData(f"{self.master_path}: others than its owner may use it; chmod it to 600")
         if len(master_key) != _MASTER_KEY_BYTES:
-            raise CorruptData(f"{self._master}: has {len(master_key)} bytes instead of {_MASTER_KEY_BYTES}")
+            raise CorruptData(f"{self.master_path}: has {len(master_key)} bytes instead of {_MASTER_KEY_BYTES}")
         return master_key
 
     def _decoded(self, text: bytes) -> tuple[AccessKey, ...]:
@@ -269,8 +273,8 @@ class KeyFile:
         if keys:
             # Made anew, it would silently end the secrets of all keys that there are.
             self.master_key()
-        elif not self._master.exists():
-            _write_durably(self._master, secrets.token_bytes(_MASTER_KEY_BYTES), modified_ns=time.time_ns())
+        elif not self.master_path.exists():
+            _write_durably(self.master_path, secrets.token_bytes(_MASTER_KEY_BYTES), modified_ns=time.time_ns())
 
     @contextmanager
     def _alone(self) -> Iterator[None]:

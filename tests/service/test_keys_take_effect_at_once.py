@@ -113,6 +113,21 @@ def test_a_file_that_goes_lets_nobody_in_until_it_is_back(served: Served) -> Non
     assert served.status() == 401
 
 
+def test_a_process_that_begins_after_the_file_went_is_not_open(tmp_path: Path) -> None:
+    """As a worker does that takes the place of one that died, beside others that know of keys."""
+    before = Served(tmp_path)
+    key = before.create()
+    before.file.path.unlink()
+    begun_later = Served(tmp_path)
+    assert begun_later.status() == begun_later.status(key) == 503
+    key = begun_later.create()
+    assert begun_later.status() == 401
+    assert begun_later.status(key) == 200
+    begun_later.file.path.unlink()
+    begun_later.file.master_path.unlink()
+    assert Served(tmp_path).status() == 200
+
+
 def test_a_network_address_is_never_open_without_a_file(tmp_path: Path) -> None:
     served = Served(tmp_path, required=True)
     assert served.status() == 401
