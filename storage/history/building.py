@@ -41,7 +41,7 @@ from storage.user_hash import user_digests
 PART_ROWS: Final = 300_000
 # A user's rows are decoded with those of the users beside it: measured at 0.9 to 1.5 ms, 3.9 with five times as many.
 ROW_GROUP_ROWS: Final = 4096
-PASS_BYTES: Final = 256 << 20
+PASS_BYTES: Final = 128 << 20
 _BITS_MAX: Final = 16
 _DELTA_PACKED: Final = ("time", "received_at", "position")
 _PLAIN: Final = ("properties",)
