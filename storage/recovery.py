@@ -8,7 +8,8 @@ The rule of the flush (`storage.flush`) leaves only these states behind:
   journal, which is trimmed only after a version was made durable.
 * A checkpoint that is not whole: removed, since every entry that it sums up is still there.
 * A first log entry that is not whole, and no journal: the table was being made, and is made again.
-* Rows in the journal that the lake has durably: trimmed now.
+* Rows in the journal that the lake has durably: trimmed now. Letters of rows that an older journal took for unflushable
+  and the lake has all the same are forgotten (`storage.flushed_letters`).
 
 Anything else is damage that no crash of ours explains, and is reported by name instead of being worked around.
 """
@@ -21,6 +22,7 @@ from dataclasses import dataclass
 
 from storage.durable_files import make_durable_folder
 from storage.errors import CorruptData
+from storage.flushed_letters import forget_flushed_letters
 from storage.head_mark import noted
 from storage.journal import Journal, mark_of, new_journal_id
 from storage.lake import Lake, Snapshot, newest_version
@@ -105,6 +107,8 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
         lake = Lake(paths.table, schema)
         watermark = lake.watermark(state.id)
         rolled_back = state.head < watermark
+        if watermark > state.trimmed_position:
+            forget_flushed_letters(journal, lake)
         if rolled_back:
             _take_new_id(journal, lake)
         elif watermark < state.trimmed_position:

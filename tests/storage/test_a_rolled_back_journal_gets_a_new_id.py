@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
 import pytest
 
+from storage.data_files import WrittenFile, write_partitions
 from storage.errors import CorruptData
-from storage.journal import mark_of
+from storage.journal import Journal, mark_of
+from storage.lake import Lake
 from storage.paths import StorePaths
 from storage.store import Store
 from tests.storage.building import (
@@ -32,6 +36,16 @@ from tests.storage.building import (
 def backup(tmp_path: Path) -> Path:
     """Where a copy of the journal is kept; everything of a closed journal is in its one file."""
     return tmp_path / "journal-copy.sqlite"
+
+
+def dying(*_: Any, **__: Any) -> Any:
+    raise Crash
+
+
+def refusing_position_2(ordered: pa.Table, table_folder: Path) -> list[WrittenFile]:
+    if 2 in ordered["position"].to_pylist():
+        raise pa.ArrowInvalid("no")
+    return write_partitions(ordered, table_folder)
 
 
 def flush(store: Store) -> None:
@@ -73,6 +87,46 @@ def test_rows_that_the_table_has_under_the_old_id_are_there_once(folder: Path, b
     store.close(flush=False)
     with store_in(folder) as store:
         assert stored(store) == expected
+
+
+@pytest.mark.parametrize("more", [0, 2], ids=["not behind", "behind"])
+def test_a_row_that_was_put_aside_and_then_flushed_is_no_reject(
+    folder: Path, backup: Path, more: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The copy has the letter of an attempt that was not committed; the table has the row, by the next attempt."""
+    journal = StorePaths.of(folder).journal
+    with store_in(folder) as store:
+        put(store, 1, 1, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr("storage.flush.write_partitions", refusing_position_2)
+            patched.setattr(Lake, "append", dying)
+            with pytest.raises(Crash):
+                flush(store)
+    shutil.copy(journal, backup)
+    with store_in(folder) as store:
+        assert [one["position"] for one in store.journal.read_dead_letters(limit=9)] == [2]
+        if more:
+            put(store, more)
+        flush(store)
+        assert positions(store) == through(3 + more)
+    shutil.copy(backup, journal)
+    with store_in(folder) as store:
+        assert positions(store) == through(3 + more)
+        assert store.journal.read_dead_letters(limit=9) == []
+
+
+def test_a_row_that_was_put_aside_and_passed_stays_a_reject(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The control: the table has passed the row, a crash kept the journal from being trimmed."""
+    with store_in(folder) as store:
+        put(store, 1, 1, 1)
+        with monkeypatch.context() as patched:
+            patched.setattr("storage.flush.write_partitions", refusing_position_2)
+            patched.setattr(Journal, "trim", dying)
+            with pytest.raises(Crash):
+                flush(store)
+    with store_in(folder) as store:
+        assert positions(store) == [1, 3]
+        assert [one["position"] for one in store.journal.read_dead_letters(limit=9)] == [2]
 
 
 def test_a_copy_that_was_empty_starts_under_a_new_id_too(folder: Path, backup: Path) -> None:
