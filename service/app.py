@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -59,6 +60,9 @@ PLAIN_ROUTES: Final[dict[str, Scope]] = {"/api/submitlogs": "submit", "/api/subm
 _SQL_WAITING_THREADS: Final = 16
 # A client that polls holds one for a tenth of a second.
 _ATHENA_THREADS: Final = 32
+
+# Less than `lock_and_recover` waits for the workers of an earlier service.
+ORPHAN_END_S_MAX: Final = 5.0
 
 _log = logging.getLogger("actionlake.service")
 
@@ -303,12 +307,19 @@ def _answer_error(_: Request[Any, Any, Any], error: Exception) -> Response[bytes
 
 
 async def _stop_with_parent() -> None:
-    """Stop when the supervisor is gone: its lock on the folder went with it, and the next service may come."""
+    """Stop when the supervisor is gone: its lock on the folder went with it, and the next service may come.
+
+    That one waits for this process, so that requests under way have less time than at an ordinary end: what they were
+    told is durable, and an answer that is cut off is seen to be.
+    """
     parent = os.getppid()
     supervised = os.environ.get(SUPERVISED_VARIABLE) == str(parent)
     while supervised:
         await asyncio.sleep(0.2)
         if os.getppid() != parent:
             _log.error("the supervisor is gone; stopping")
+            ending = threading.Timer(ORPHAN_END_S_MAX, os._exit, [1])
+            ending.daemon = True
+            ending.start()
             os.kill(os.getpid(), signal.SIGTERM)
             return
