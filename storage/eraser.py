@@ -91,7 +91,8 @@ class Eraser:
     Args:
         paths, journal, latch: of the store.
         lake: a table handle of its own.
-        grace_us: how long queries may go on that began on a version before the last rewrite.
+        grace_us: how long queries may go on that began on a version before the last rewrite; asked each time, since it
+            follows the settings.
         now_us: the clock.
         forget_user: removes what is kept outside of the store's own files, such as the history of queries.
     """
@@ -103,7 +104,7 @@ class Eraser:
         lake: Lake,
         latch: Latch,
         *,
-        grace_us: int,
+        grace_us: Callable[[], int],
         now_us: Callable[[], int],
         forget_user: Callable[[str], None] = lambda _: None,
     ) -> None:
@@ -195,7 +196,7 @@ class Eraser:
             with self._journal.writing() as execute:
                 require_version(execute, snapshot.version)
                 enter_phase(execute, [one.id for one in group], Phase.WAITING, self._now_us())
-            return self._grace_us == 0
+            return self._grace_us() == 0
         batch = found[:1]
         size = batch[0][0].size_bytes
         for file, counts in found[1:_FILES_PER_COMMIT]:
@@ -240,8 +241,8 @@ class Eraser:
         forget_files(self._paths, files)
 
     def _await_readers(self, group: Sequence[Erasure]) -> bool:
-        now_us = self._now_us()
-        over = [one for one in group if now_us - one.phase_since_us >= self._grace_us]
+        now_us, grace_us = self._now_us(), self._grace_us()
+        over = [one for one in group if now_us - one.phase_since_us >= grace_us]
         if over:
             self._enter(over, Phase.SWEEPING)
         return bool(over)
@@ -266,7 +267,7 @@ class Eraser:
         # Made and removed again, which also removes what a compaction that died has spilled.
         with own_temp_folder(self._paths.compaction_temp):
             pass
-        remove_unreferenced_rejects(self._paths.rejects, older_than_s=self._grace_us / 1_000_000)
+        remove_unreferenced_rejects(self._paths.rejects, older_than_s=self._grace_us() / 1_000_000)
         with self._journal.writing() as execute:
             for one in group:
                 count_up(execute, one.id, old_files=len(removed))

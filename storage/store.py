@@ -379,7 +379,7 @@ class Store:
             self.journal,
             Lake(self.paths.table, self.schema),
             self._require_writable(),
-            grace_us=self.options.erasure_grace_ms * 1000,
+            grace_us=lambda: self.options.erasure_grace_ms * 1000,
             now_us=self.options.now_us,
             forget_user=self.options.forget_user,
         )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from storage.journal_records import IdempotencyKey
 from storage.lake import Lake
 from storage.maintenance.compaction import CompactionRun, compact
 from storage.maintenance.planning import CompactionLimits
-from storage.store import Store
+from storage.store import Store, system_now_us
 from tests.storage.building import flusher, put, request, store_in
 from tests.storage.erasing import USER, erase, fill, finish, users, visible
 from tests.storage.test_batches_are_rows_like_others import batch
@@ -164,7 +165,7 @@ def test_a_compaction_under_way_does_not_bring_the_user_back(folder: Path, monke
 
 def _impatient(store: Store) -> Eraser:
     eraser = store.make_eraser()
-    eraser._grace_us = 0
+    eraser._grace_us = lambda: 0
     return eraser
 
 
@@ -179,6 +180,25 @@ def test_readers_have_their_grace(folder: Path) -> None:
         assert store.erasures(limit=1)[0].phase is Phase.WAITING
         assert all(Path(one.path).exists() for one in before.files)
         assert store.read_view().snapshot.version > before.snapshot.version, "nobody begins on the older version"
+
+
+def test_a_grace_that_is_changed_while_it_runs_counts(folder: Path) -> None:
+    """As when queries may take longer from now on."""
+    now_us = system_now_us()
+    with store_in(folder, erasure_grace_ms=1_000, now_us=lambda: now_us) as store:
+        fill(store)
+        store.erase(USER)
+        store.flush_here()
+        eraser = store.make_eraser()
+        while eraser.run():
+            pass
+        store.use(store.schema, replace(store.options, erasure_grace_ms=10_000))
+        now_us += 9_000_000
+        eraser.run()
+        assert store.erasures(limit=1)[0].phase is Phase.WAITING
+        now_us += 1_000_000
+        eraser.run()
+        assert store.erasures(limit=1)[0].phase is not Phase.WAITING
 
 
 def test_a_repeated_submission_with_its_key_stores_nothing(folder: Path) -> None:
