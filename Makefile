@@ -45,7 +45,7 @@ lint: install ## Check style and formatting
 type: install ## Check types (mypy, strict)
 	$(BIN)/mypy
 
-bench: install ## Measure against the baseline in one run; writes docs/performance.md
+bench: install ## Measure beside a baseline and others in one run; writes docs/performance.md
 	$(BIN)/python -m bench
 
 check: lint type test ## What CI runs: lint, types, tests

@@ -78,7 +78,7 @@ def _in_turn(
     multiple=True,
     type=click.Choice(NAMES),
     metavar="NAME",
-    help=f"Only these: {', '.join(NAMES)}.",
+    help=f"Only these: {', '.join(name for name in NAMES if '.' not in name)}; or one question as compare-1m.user.",
 )
 @click.option("--targets", is_flag=True, help="Only what the table of targets needs, in some 15 minutes.")
 @click.option("--large", is_flag=True, help="With 100 million actions, too.")

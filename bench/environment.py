@@ -8,22 +8,27 @@ import platform
 import sqlite3
 import statistics
 import time
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Final
 
+from bench.comparison.catalogue import absences, postgresql_version
 from bench.errors import BenchFailed
 from bench.processes import ROOT
 
 _LIBRARIES: Final = (
     "apsw",
     "boto3",
+    "chdb",
+    "chdb-core",
     "deltalake",
     "duckdb",
     "flask",
     "httptools",
     "litestar",
     "msgspec",
+    "polars",
+    "psycopg",
     "pyarrow",
     "uvicorn",
     "uvloop",
@@ -35,6 +40,7 @@ _MEASURED_CODE: Final = (
     "storage/**/*.py",
     "bench/baseline.py",
     "bench/bodies.py",
+    "bench/comparison/**/*.py",
     "bench/http_client.py",
     "bench/load.py",
     "bench/queries.py",
@@ -61,9 +67,11 @@ def describe_environment(folder: Path) -> dict[str, Any]:
         "file_system": file_system,
         "versions": {
             "python": platform.python_version(),
-            **{name: version(name) for name in _LIBRARIES},
+            **{name: _version(name) for name in _LIBRARIES},
             "sqlite of the baseline": sqlite3.sqlite_version,
+            "PostgreSQL": postgresql_version() or "absent",
         },
+        "absent": absences(),
         "code": _code_digest(),
     }
 
@@ -82,6 +90,13 @@ def fsync_median_ms(folder: Path) -> float:
     finally:
         path.unlink(missing_ok=True)
     return statistics.median(took_ms)
+
+
+def _version(library: str) -> str:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return "absent"
 
 
 def _cpu_model() -> str:

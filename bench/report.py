@@ -9,22 +9,28 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table as RichTable
 
+from bench.comparison_tables import comparison_tables, to_reach_table
 from bench.errors import BenchFailed
+from bench.plot import write_plot
 from bench.processes import ROOT
 from bench.query_tables import query_tables
 from bench.runs import Piece, RunHeader
 from bench.tables import Table, all_tables, disturbance, number
 
 PERFORMANCE_PAGE: Final = ROOT / "docs" / "performance.md"
+PLOT_NAME: Final = "performance.svg"
 BEGIN: Final = "<!-- bench: begin; written by `make bench`, do not edit -->"
 END: Final = "<!-- bench: end -->"
 
 _PREAMBLE: Final = """# Performance
 
-`make bench` measures Actionlake against a baseline in the manner of the service that it replaces: Flask on its
-threaded development server with keep-alive, sqlite3 in WAL mode with `synchronous=FULL` and an index on user and time,
-one INSERT an action, one transaction a request. Read the ratios: both sides ran in turn in one run, on one machine and
-one disk.
+`make bench` measures how fast actions become durable, and how fast they are found again. Submissions are set beside a
+baseline in the manner of the service that Actionlake replaces: Flask on its threaded development server with
+keep-alive, sqlite3 in WAL mode with `synchronous=FULL` and an index on user and time, one INSERT an action, one
+transaction a request. Questions are set beside ClickHouse, DuckDB, Polars, SQLite and PostgreSQL. Read the ratios: all
+sides ran in turn in one run, on one machine and one disk.
+
+Of submissions:
 
 - **Who.** Each server is started with its default settings on a fresh folder; the load comes from one more process on
   the same machine, over 64 keep-alive connections, each of which sends its next request when it has its answer.
@@ -42,9 +48,10 @@ one disk.
 - **Memory** is the most that a process ever had resident: of the largest, which takes the submissions, and summed over
   all processes of the server, where what they share counts in each.
 
-`make bench` takes about half an hour. It runs in pieces: `.venv/bin/python -m bench --resume` goes on where the last
-run was interrupted, `--resume --memory` adds its memory measurement alone, and `--quick` gives a first look that proves
-nothing. This page shows the last run, whole or in part. A run is continued only with the same code.
+`make bench` takes about two hours. It runs in pieces: `.venv/bin/python -m bench --resume` goes on where the last run
+was interrupted, `--workload NAME` measures only that, `--resume --memory` adds its memory measurement alone, and
+`--quick` gives a first look that proves nothing. This page shows the last run, whole or in part. A run is continued
+only with the same code.
 """
 
 _QUERIES: Final = """## Queries
@@ -59,9 +66,43 @@ counted in each), less what they had before the first stream; what an earlier st
 later ones. All of it runs on one machine, so that the client's work takes its share of the same processors."""
 
 
+_COMPARISON: Final = """## Beside others
+
+The same actions, asked the same questions, in one run: 365 days, users drawn by a power law (a typical one has about
+100 actions, whatever the size; the heaviest of 20 million actions has about 50,000), three types, one action in a
+hundred arriving a day to a month late.
+
+- **Loading.** Everybody gets the same Parquet files. Actionlake takes each as one flush does, sorted files by day and
+  type in one commit, the late actions as a later commit; then `actionlake compact` and the service's own background
+  work (which users a file has, copies of histories) bring the table in order, and measuring waits until nothing is due.
+  It does not wait the hour that a file rests before it is copied: `--history-rest-ms 1000`. Measured is with the
+  default settings. ClickHouse, once by user and time and once by time, has the same columns and is merged by
+  `OPTIMIZE FINAL`; SQLite and PostgreSQL have the indexes that the replaced service would have, by user and time and by
+  type and time, and take part up to 20 million actions. DuckDB and Polars read the table that Actionlake made.
+- **Asking.** Each in a process of its own, in turn, ten questions at a time, the clock around the call that answers:
+  over REST it ends when the answer's bytes are there, ClickHouse answers in bytes of its own JSON (Arrow where that is
+  asked for), DuckDB and Polars in Arrow, the others in rows of Python. In process, Actionlake is its retrieval without
+  HTTP, and `actionlake sql` for counts.
+- **Believing.** Before anything is timed, every answer is compared with everybody else's, row by row in order: times,
+  types and the exact properties. A different one ends the measurement.
+- **Warm** is after all these answers. A slow contender is asked less often; a p99 of fewer than a hundred answers is
+  the longest. **Cold** is the first answer of a fresh process after the kernel was told to forget its files
+  (`posix_fadvise` with DONTNEED on each; programs, and what the disk or a host keeps, are not forgotten).
+- **Disk** is the live files with their log, without what waits to be removed; caches are what can be deleted and is
+  made anew. **Memory** is the most that the processes that answer ever had resident.
+
+The data is kept in `bench/results/compared` (or below `--data-dir`) and used again by later runs: `python -m bench
+--prepare` only makes it, `--large` adds 100 million actions, `--targets` measures only what "To reach" needs."""
+
+
+def _tables(pieces: Sequence[Piece]) -> list[Table]:
+    tables = [to_reach_table(pieces), *all_tables(pieces), *comparison_tables(pieces), *query_tables(pieces)]
+    return [table for table in tables if table.rows]
+
+
 def print_tables(console: Console, pieces: Sequence[Piece]) -> None:
     """Print all tables."""
-    for table in (*all_tables(pieces), *query_tables(pieces)):
+    for table in _tables(pieces):
         shown = RichTable(title=table.title, title_justify="left", title_style="bold")
         for index, column in enumerate(table.columns):
             shown.add_column(column, justify="left" if index < table.text_columns else "right")
@@ -85,7 +126,8 @@ def write_performance_page(header: RunHeader, pieces: Sequence[Piece], path: Pat
     if not begin or not end:
         raise BenchFailed(f"{path.name} has lost its markers: {BEGIN} and {END}")
     path.parent.mkdir(exist_ok=True)
-    path.write_text(f"{before}{BEGIN}\n\n{markdown(header, pieces)}\n{END}{after}")
+    plot = PLOT_NAME if write_plot(pieces, path.parent / PLOT_NAME) else None
+    path.write_text(f"{before}{BEGIN}\n\n{markdown(header, pieces, plot=plot)}\n{END}{after}")
 
 
 def empty_page() -> str:
@@ -93,16 +135,22 @@ def empty_page() -> str:
     return f"{_PREAMBLE}\n{BEGIN}\n\nNo run is recorded yet.\n\n{END}\n"
 
 
-def markdown(header: RunHeader, pieces: Sequence[Piece]) -> str:
-    """The run as Markdown: commands, machine, versions, tables."""
+def markdown(header: RunHeader, pieces: Sequence[Piece], *, plot: str | None = None) -> str:
+    """The run as Markdown: commands, machine, versions, tables, and the plot of that name beside the page."""
     commands = list(dict.fromkeys(piece.command for piece in sorted(pieces, key=lambda piece: piece.began_at)))
     began = min((piece.began_at for piece in pieces), default="never")
     parts = [
         f"Run of {began[:10]} by {', then '.join(f'`{command}`' for command in commands)}.",
         _environment_text(header.environment, header.fsync_median_ms),
+        *(f"**Absent: {title}: {why}.**" for title, why in header.environment.get("absent", {}).items()),
         *([warning] if (warning := disturbance(pieces)) is not None else []),
+        *(_markdown_table(table) for table in (to_reach_table(pieces),) if table.rows),
         *(_markdown_table(table) for table in all_tables(pieces)),
     ]
+    compared = comparison_tables(pieces)
+    if compared:
+        parts += [_COMPARISON, *([f"![Warm medians of all contenders]({plot})"] if plot is not None else [])]
+        parts += [_markdown_table(table) for table in compared]
     queries = query_tables(pieces)
     if queries:
         parts += [_QUERIES, *(_markdown_table(table) for table in queries)]

@@ -1,7 +1,7 @@
 """Waiting until the service has brought a loaded table in order: compacted, its users known, their histories copied.
 
-It is the service's own background work that does this, with its default settings but for the times that a file or a
-partition must have rested, which nobody wants to wait for here.
+`actionlake compact`, and then the service's own background work, with its default settings but for the time that a file
+must have rested before it is copied.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from storage.paths import StorePaths
 from storage.schema import ActionSchema
 from storage.store import read_store
 
-_AT_ONCE: Final = ("--compact-rest-ms", "1000", "--history-rest-ms", "1000")
+_AT_ONCE: Final = ("--history-rest-ms", "1000")
 _LOOKS: Final = 5
 # Caught up is: nothing that is known to be due, and for as long as this nothing changes and nothing works.
 STILL_S: Final = 15.0
 _STILL_CPUS: Final = 0.2
 _TIMEOUT_S: Final = 3 * 3600.0
-_COMMAND_TIMEOUT_S: Final = 600.0
+_COMMAND_TIMEOUT_S: Final = 3600.0
 
 
 def status_of(folder: Path) -> Mapping[str, Any]:
@@ -41,7 +41,7 @@ def status_of(folder: Path) -> Mapping[str, Any]:
 def due_of(status: Mapping[str, Any]) -> dict[str, int]:
     """What is known to be due: data files to be compacted, data files whose users are not known, rows to be copied."""
     due = {
-        "files to compact": int(status.get("files_to_compact", 0)),
+        "files to compact": int(status["files_to_compact"]),
         "files without known users": max(0, int(status["files"]) - int(status["filtered_files"])),
         "rows to copy": max(0, int(status["rows"]) - int(status["history_rows"])),
     }
@@ -63,6 +63,9 @@ def settle(folder: Path, progress: Callable[[str], None], *, still_s: float = ST
         BenchFailed: compaction or the users of files are still not done when nothing works any more.
     """
     port, began_s = free_port(), time.monotonic()
+    # The service does the same once a partition has rested for a quarter of an hour.
+    progress("compacting")
+    _command("compact", "--data", str(folder / DATA))
     command = [*ACTIONLAKE.command(folder / DATA, port), *_AT_ONCE]
     with ServerProcess(command, folder / "settling.log") as server:
         server.wait_ready(f"http://127.0.0.1:{port}{ACTIONLAKE.ready_path}", timeout_s=300)
