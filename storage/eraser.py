@@ -177,8 +177,14 @@ class Eraser:
         # A journal that has another id by now, and does not know the erasure's, has no such row.
         cutoffs = {one.id: one.kept_after.get(state.id, 0) for one in group}
         flushed = [one for one in group if cutoffs[one.id] <= state.trimmed_position]
-        if flushed:
-            self._enter(flushed, Phase.REWRITING)
+        for one in flushed:
+            # The flush may have put a batch of many users aside, which it could not read to leave this one out.
+            assert one.user_id is not None, "the id is known until the last phase"
+            gone = erase_letters(self._journal, one.user_id, unflushable=True)
+            gone += erase_from_rejects(self._journal, self._paths.rejects, self._latch, one.user_id, unflushable=True)
+            with self._journal.writing() as execute:
+                count_up(execute, one.id, dead_letters=gone)
+                enter_phase(execute, [one.id], Phase.REWRITING, self._now_us())
         wanted = max(cutoffs.values())
         if wanted > max(state.trimmed_position, state.flush_requested_position):
             self._journal.request_flush(wanted)

@@ -72,19 +72,21 @@ def without_user(
     return encode_batch(kept) if kept.num_rows else None
 
 
-def erase_letters(journal: Journal, user_id: str) -> int:
+def erase_letters(journal: Journal, user_id: str, *, unflushable: bool = False) -> int:
     """Delete the user's dead letters, and mark their ids as dropped, in one transaction; return how many.
 
-    Comes before the user's actions are erased from the journal and the lake, so that no replay brings them back.
+    Comes before the user's actions are erased from the journal and the lake, so that no replay brings them back; and
+    once more for the *unflushable* ones alone, which the journal's last flush of such actions may have made.
 
     Raises:
         DiskFull, StoreFailed: as `Journal.append`.
     """
     with journal.writing() as execute:
-        ids = [row[0] for row in execute("SELECT id FROM dead_letters WHERE user_id = ?", (user_id,))]
+        which = " AND position IS NOT NULL" if unflushable else ""
+        ids = [row[0] for row in execute(f"SELECT id FROM dead_letters WHERE user_id = ?{which}", (user_id,))]  # noqa: S608
         parts: list[tuple[bytes, int]] = []
         for id_, original, position, action_index in execute(
-            "SELECT id, original, position, action_index FROM dead_letters WHERE user_id IS NULL"
+            f"SELECT id, original, position, action_index FROM dead_letters WHERE user_id IS NULL{which}"  # noqa: S608
         ):
             kept = without_user(None, original, position=position, action_index=action_index, user_id=user_id)
             if kept is None:
@@ -105,7 +107,7 @@ def _delete(execute: Execute, ids: list[int], now_us: int) -> None:
     put_marks(execute, [Mark(source, one, "dropped", None, None, now_us, None) for one in ids])
 
 
-def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: str) -> int:
+def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: str, *, unflushable: bool = False) -> int:
     """Rewrite the table's files without the user's rows, durably, after `erase_letters`; return how many rows went.
 
     May run in any process, beside the leader.
@@ -130,7 +132,9 @@ def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: st
             try:
                 for file in snapshot.files:
                     rows = list(read_rows(folder, file))
-                    stays = [_row_without(row, user_id) for row in rows]
+                    stays = [
+                        row if unflushable and row["position"] is None else _row_without(row, user_id) for row in rows
+                    ]
                     changed = sum(one is not row for one, row in zip(stays, rows, strict=True))
                     if changed:
                         gone += changed

@@ -18,8 +18,9 @@ from storage.lake import Lake
 from storage.maintenance.compaction import CompactionRun, compact
 from storage.maintenance.planning import CompactionLimits
 from storage.store import Store, system_now_us
-from tests.storage.building import flusher, put, request, store_in
+from tests.storage.building import execute, flusher, put, request, store_in
 from tests.storage.erasing import USER, erase, fill, finish, users, visible
+from tests.storage.rejecting import in_table
 from tests.storage.test_batches_are_rows_like_others import batch
 from tests.storage.what_is_left import traces
 
@@ -234,4 +235,18 @@ def test_a_batch_of_many_users_loses_only_the_one(folder: Path) -> None:
         assert len(visible(store)) == 400
         finish(store)
         assert len(visible(store)) == 400
+        assert traces(folder, USER) == []
+
+
+def test_a_batch_that_turns_out_to_be_unflushable_during_the_erasure_is_gone_too(folder: Path) -> None:
+    """The flush that the erasure waits for puts it with the dead letters, after the user's were removed from there."""
+    with store_in(folder, erasure_grace_ms=0) as store:
+        store.append([batch(3, user_id=pa.array([USER, "other", USER]))])
+        ((payload,),) = execute(store.paths.journal, "SELECT payload FROM submissions")
+        spoiled = payload[:-1] + bytes([payload[-1] ^ 1])
+        execute(store.paths.journal, "UPDATE submissions SET payload = ?", [spoiled])
+        erase(store)
+        assert store.journal.read_dead_letters(limit=9) == []
+        store.flush_here()
+        assert in_table(folder) == []
         assert traces(folder, USER) == []
