@@ -32,6 +32,7 @@ from storage.shortcuts import ShortcutLimits
 _DISK_FREE_SHARE_MIN: Final = 0.1
 _ERROR_CHARACTERS_MAX: Final = 2000
 _ERRORS: Final = "errors.txt"
+_SOURCE_FOLDER: Final = Path(__file__).resolve().parents[2]
 
 _log = logging.getLogger("actionlake.history")
 
@@ -220,9 +221,12 @@ def start_process(job: Job) -> Building:
     Raises:
         OSError: it cannot be started.
     """
+    # The child runs the very code that its parent runs, whatever folder that was started in.
+    path = os.pathsep.join(filter(None, [str(_SOURCE_FOLDER), os.environ.get("PYTHONPATH")]))
     with open(Path(job.folder) / _ERRORS, "wb") as errors:
         process = subprocess.Popen(
-            [sys.executable, "-m", "storage.history.building"],
+            [sys.executable, "-P", "-m", "storage.history.building"],
+            env={**os.environ, "PYTHONPATH": path},
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=errors,

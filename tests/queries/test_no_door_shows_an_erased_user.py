@@ -15,9 +15,11 @@ from queries.file_index import RetrievalFilter
 from queries.formats import Format
 from queries.local_sql import LocalSql
 from queries.retrieval import RetrievalRequest, retrieve_page
+from queries.sources import Order
 from queries.sql import SqlPool, SqlRequest, TableView
 from queries.streaming import StreamRequest, stream_retrieval
 from storage.store import Store, read_store
+from tests.queries.histories import history_chore, small_runs, work
 from tests.storage.building import SCHEMA, put, store_in
 
 USER = 'bob\'s "erased" é'
@@ -170,3 +172,36 @@ def test_a_store_without_erasures_pays_nothing(tmp_path: Path) -> None:
         view = made.read_view()
         assert not view.erased
         assert view.hot is made._hot.table
+
+
+@pytest.mark.parametrize("order", ["asc", "desc"])
+def test_copies_for_histories_show_what_the_files_show(tmp_path: Path, order: Order) -> None:
+    """The copies hold the erased rows and those of the user who came back, and pages are cut out of them."""
+    with small_runs(), store_in(tmp_path / "data") as made:
+        put(made, 8, user=USER, days=4)
+        put(made, 8, user="ann", days=4)
+        made.flush_here()
+        made.erase(USER)
+        put(made, 5, user=USER, days=5)
+        made.flush_here()
+        put(made, 2, user=USER)
+        chore = history_chore(made)
+        work(chore)
+        view = made.read_view()
+        assert view.shortcuts.history.coverage(view.snapshot, frozenset()).uncovered == ()
+        engine = Engine(EngineLimits(), made.paths.state / "query-temp")
+        asked = RetrievalFilter(user_id=USER)
+        pages: list[int] = []
+        cursor = None
+        try:
+            with engine.connect() as connection:
+                while not pages or cursor is not None:
+                    page = retrieve_page(connection, view, RetrievalRequest(asked, order, 2, cursor))
+                    assert page.copied_files
+                    pages.append(len(page.rows))
+                    cursor = page.next
+        finally:
+            engine.close()
+        assert pages == [2, 2, 2, 1]
+        with pa.ipc.open_stream(_stream(made, asked, Format.ARROW)) as stream:
+            assert sorted(stream.read_all()["position"].to_pylist()) == list(range(17, 24))

@@ -158,6 +158,21 @@ def test_a_process_makes_and_merges_runs_and_forgetting_removes_them(tmp_path: P
 
 
 @pytest.mark.usefixtures("many")
+def test_the_process_runs_this_very_code_wherever_it_is_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path / "elsewhere" / "storage"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "__init__.py").write_text("raise SystemExit('somebody else's code')")
+    monkeypatch.chdir(elsewhere.parent)
+    with store_in(tmp_path / "data") as store:
+        flushed(store, "ann", days=1)
+        upkeep = chore(store)
+        eventually(lambda: worked(upkeep))
+        assert len(checked_runs(store.paths.history)) == 1
+
+
+@pytest.mark.usefixtures("many")
 def test_what_is_under_way_ends_with_its_chore_or_fails_alone(tmp_path: Path) -> None:
     with store_in(tmp_path) as store:
         flushed(store, "ann")
