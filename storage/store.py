@@ -30,7 +30,7 @@ from storage.durable_files import make_durable_folder
 from storage.erased_rows import NOTHING_ERASED, ErasedRows
 from storage.eraser import Eraser, request_erasure
 from storage.erasure_records import Erasure, newest_erasures, read_erasure
-from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed
+from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed, StoreLocked
 from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.headroom import Headroom
 from storage.history.chore import HistoryChore
@@ -62,6 +62,9 @@ _REJECTS_VACUUM_INTERVAL_S: Final = 60.0
 _USER_FILTERS_INTERVAL_S: Final = 1.0
 _HISTORY_INTERVAL_S: Final = 1.0
 _WORKERS_END_TIMEOUT_S: Final = 15.0
+_LOCK_POLL_S: Final = 0.05
+# How those describe themselves who hold the folder's lock for the length of a recovery only.
+FOR_A_MOMENT: Final = ", for a moment"
 _ERASURE_INTERVAL_S: Final = 1.0
 
 
@@ -583,6 +586,17 @@ def open_store(
     return store, report
 
 
+def _acquire(lock: FileLock, holder: str) -> None:
+    """Take the folder's lock; wait for a command that only recovers the folder, but not for one that stays."""
+    deadline = time.monotonic() + _WORKERS_END_TIMEOUT_S
+    while not lock.try_acquire(holder):
+        other = lock.holder()
+        # A file that is just being written says nothing for a moment.
+        if (other and not other.endswith(FOR_A_MOMENT)) or time.monotonic() > deadline:
+            raise StoreLocked(f"{lock.path.parent} is in use by {other or 'another process'}")
+        time.sleep(_LOCK_POLL_S)
+
+
 def lock_and_recover(paths: StorePaths, schema: ActionSchema, *, holder: str) -> tuple[FileLock, RecoveryReport]:
     """Take the folder's lock and recover, for a supervisor whose workers `join_store`.
 
@@ -591,7 +605,7 @@ def lock_and_recover(paths: StorePaths, schema: ActionSchema, *, holder: str) ->
     """
     make_durable_folder(paths.state)
     lock = FileLock(paths.service_lock)
-    lock.acquire(holder)
+    _acquire(lock, holder)
     workers = FileLock(paths.workers_lock)
     try:
         workers.acquire_within(holder, timeout_s=_WORKERS_END_TIMEOUT_S)

@@ -13,7 +13,7 @@ from storage.latch import Latch
 from storage.locks import FileLock
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import lock_and_recover
+from storage.store import FOR_A_MOMENT, lock_and_recover
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +39,7 @@ def upkeep_of(paths: StorePaths, schema: ActionSchema, *, holder: str) -> Iterat
     if not paths.journal.exists():
         raise FileNotFoundError(f"there is no store in {paths.data}: {paths.journal} does not exist")
     try:
-        lock, _ = lock_and_recover(paths, schema, holder=holder)
+        lock, _ = lock_and_recover(paths, schema, holder=holder + FOR_A_MOMENT)
     except StoreLocked:
         _wait_for_recovery(paths)
     else:

@@ -142,9 +142,9 @@ def test_a_process_makes_and_merges_runs_and_forgetting_removes_them(tmp_path: P
     with store_in(tmp_path) as store:
         flushed(store, "ann")
         upkeep = chore(store)
-        eventually(lambda: worked(upkeep))
+        eventually(lambda: worked(upkeep), timeout_s=120)
         flushed(store, "ben")
-        eventually(lambda: worked(upkeep))
+        eventually(lambda: worked(upkeep), timeout_s=120)
         view = store.read_view()
         history = store.paths.history
         (run,) = checked_runs(history)
@@ -168,7 +168,7 @@ def test_the_process_runs_this_very_code_wherever_it_is_started(
     with store_in(tmp_path / "data") as store:
         flushed(store, "ann", days=1)
         upkeep = chore(store)
-        eventually(lambda: worked(upkeep))
+        eventually(lambda: worked(upkeep), timeout_s=120)
         assert len(checked_runs(store.paths.history)) == 1
 
 
@@ -185,10 +185,10 @@ def test_what_is_under_way_ends_with_its_chore_or_fails_alone(tmp_path: Path) ->
         whole = damaged.read_bytes()
         damaged.write_bytes(whole[: len(whole) // 2])
         with pytest.raises(BuildFailed, match="magic bytes"):
-            eventually(lambda: worked(upkeep))
+            eventually(lambda: worked(upkeep), timeout_s=120)
         assert list(store.paths.history.iterdir()) == []
         damaged.write_bytes(whole)
-        eventually(lambda: worked(upkeep))
+        eventually(lambda: worked(upkeep), timeout_s=120)
         assert len(checked_runs(store.paths.history)) == 1
 
 
@@ -199,6 +199,6 @@ def test_a_copy_of_files_that_went_meanwhile_is_thrown_away(tmp_path: Path) -> N
         upkeep = chore(store)
         upkeep.run()
         Lake(store.paths.table, SCHEMA).rewrite(store.read_view().files[:1], [], data_change=True)
-        eventually(lambda: worked(upkeep))
+        eventually(lambda: worked(upkeep), timeout_s=120)
         (run,) = checked_runs(store.paths.history)
         assert len(run.sources) == 2

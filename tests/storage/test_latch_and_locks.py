@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.latch import Latch
 from storage.locks import FileLock
 from storage.paths import StorePaths
-from storage.store import Store, StoreOptions, join_store, lock_and_recover, read_store
+from storage.store import FOR_A_MOMENT, Store, StoreOptions, join_store, lock_and_recover, read_store
 from tests.storage.building import (
     SCHEMA,
     data_files,
@@ -121,6 +122,21 @@ def test_shared_locks_keep_an_exclusive_one_out(tmp_path: Path) -> None:
     workers[1].release()
     assert recovering.try_acquire("recovery")
     recovering.release()
+
+
+def test_a_start_waits_for_a_command_that_recovers_the_folder_and_not_for_one_that_stays(folder: Path) -> None:
+    with store_in(folder) as store:
+        put(store, 1)
+    held = FileLock(StorePaths.of(folder).service_lock)
+    held.acquire("pid 1, importing")
+    with pytest.raises(StoreLocked, match="importing"):
+        opened(folder)
+    held.describe(f"pid 1, compacting{FOR_A_MOMENT}")
+    ending = threading.Timer(0.3, held.release)
+    ending.start()
+    with store_in(folder) as store:
+        assert positions(store) == [1]
+    ending.join()
 
 
 def test_recovery_waits_for_workers_whose_supervisor_was_killed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
