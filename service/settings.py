@@ -189,7 +189,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 3_600_000
     sql_workers: Annotated[int, Meta(ge=1, le=64, description="Processes that run users' SQL.")] = 2
     sql_memory_bytes_max: Annotated[int, Meta(ge=64 * _MIB, description="Memory of each of them.")] = _GIB
-    sql_threads: Annotated[int, Meta(ge=1, le=256, description="DuckDB threads of each of them.")] = 1
+    sql_threads: Annotated[int, Meta(ge=1, le=256, description="DuckDB threads of each of them.")] = 2
     sql_temp_bytes_max: Annotated[int, Meta(ge=0, description="Disk that each of them may spill to.")] = 2 * _GIB
     sql_timeout_ms_max: Annotated[int, Meta(ge=1, description="A user's query that takes longer is stopped.")] = 30_000
     sql_rows_default: Annotated[int, Meta(ge=1, description="`maxRows` of `POST /api/sql` when it is not given.")] = (
