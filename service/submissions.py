@@ -83,6 +83,7 @@ class SubmitEndpoint:
             deliver=self._deliver,
             pending_bytes_max=admission.limits.pending_bytes_max,
             on_commit=self._observe_commit,
+            pause_s=store.pause_s,
         )
 
     @property

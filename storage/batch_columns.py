@@ -10,6 +10,7 @@ from __future__ import annotations
 import zlib
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -91,13 +92,13 @@ def batch_to_table(
     n = batch.num_rows
     time = batch.column("time")
     columns: dict[str, pa.Array] = {
-        "date": pc.floor(pc.divide(time, _DAY_US)).cast(pa.int32()).view(pa.date32()),
+        "date": pc.divide(time, _DAY_US).cast(pa.int32()).view(pa.date32()),
         "type": batch.column("type").cast(pa.string()),
         "time": time.view(TIMESTAMP),
         **{name: batch.column(name) for name in ("user_id", "session_id", "utc_offset_minutes", "properties")},
         "received_at": pa.repeat(pa.scalar(received_at_us, pa.int64()), n).view(TIMESTAMP),
         "journal": pa.repeat(pa.scalar(journal), n),
-        "position": pa.array(range(first_position, first_position + n), pa.int64()),
+        "position": pa.array(np.arange(first_position, first_position + n)),
     }
     for field in schema.promoted_fields:
         place = batch.schema.get_field_index(field.name)

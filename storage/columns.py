@@ -17,6 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -26,6 +27,9 @@ from storage.schema import TIMESTAMP, ActionSchema, TableColumns
 
 FORMAT_VERSION: Final = 1
 _CHECKSUM_BYTES: Final = 4
+
+# From here on NumPy is faster than an array of the standard library.
+_NUMPY_BYTES_MIN: Final = 64
 
 _DAY_US: Final = 86_400_000_000
 _TIME_US_MAX: Final = 253_402_300_799_999_999
@@ -203,7 +207,7 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | T
     users: list[str] = []
     sessions: list[str | None] = []
     received = array("q")
-    positions = array("q")
+    firsts = array("q")
     times: list[bytes] = []
     offsets: list[bytes] = []
     codes: list[bytes] = []
@@ -229,7 +233,7 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | T
         users.append(row.user_id)
         sessions.append(row.session_id)
         received.append(row.received_at_us)
-        positions.extend(range(row.first_position, row.last_position + 1))
+        firsts.append(row.first_position)
         times.append(columns.times_us)
         offsets.append(columns.utc_offsets_minutes)
         codes.append(columns.type_codes if base == 0 else _shifted(columns.type_codes, base))
@@ -241,7 +245,7 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | T
     ends = pa.array(run_ends, pa.int64())
     type_index = _fixed(pa.uint16(), b"".join(codes), n).cast(pa.int32())
     arrays: dict[str, pa.Array] = {
-        "date": pc.floor(pc.divide(time, _DAY_US)).cast(pa.int32()).view(pa.date32()),
+        "date": pc.divide(time, _DAY_US).cast(pa.int32()).view(pa.date32()),
         "type": pa.DictionaryArray.from_arrays(type_index, pa.array(dictionary, pa.string())).cast(pa.string()),
         "user_id": _repeated(ends, pa.array(users, pa.string())),
         "session_id": _repeated(ends, pa.array(sessions, pa.string())),
@@ -250,7 +254,7 @@ def _to_table(rows: Sequence[JournalRow], journal: str, schema: ActionSchema | T
         "properties": _texts(b"".join(lengths), b"".join(properties), n),
         "received_at": _repeated(ends, pa.array(received, pa.int64())).view(TIMESTAMP),
         "journal": pa.repeat(pa.scalar(journal), n),
-        "position": pa.array(positions, pa.int64()),
+        "position": _positions(firsts, run_ends),
     }
     arrays.update(promoted.arrays(type_index))
     return pa.table([arrays[name] for name in schema.table_schema.names], schema=schema.table_schema)
@@ -279,7 +283,7 @@ class _PromotedColumns:
 
     def add(self, columns: StoredColumns, base: int) -> None:
         for code, given in columns.promoted.items():
-            count = len(next(iter(given.values()))) if given else array("H", columns.type_codes).count(code)
+            count = len(next(iter(given.values()))) if given else _count(columns.type_codes, code)
             values = self._values.setdefault(base + code, {})
             before = self._counts.get(base + code, 0)
             for name, new in given.items():
@@ -321,10 +325,16 @@ def _decode(row: JournalRow) -> StoredColumns:
     if any(len(buffer) != width * n for buffer, width in widths):
         raise ValueError("the columns disagree on their length")
     for code, given in columns.promoted.items():
-        count = array("H", columns.type_codes).count(code)
+        count = _count(columns.type_codes, code)
         if any(len(values) != count for values in given.values()):
             raise ValueError("the promoted columns disagree with the types on their length")
     return columns
+
+
+def _count(type_codes: bytes, code: int) -> int:
+    if len(type_codes) < _NUMPY_BYTES_MIN:
+        return array("H", type_codes).count(code)
+    return int(np.count_nonzero(np.frombuffer(type_codes, np.uint16) == code))
 
 
 def _promoted(values: list[Any], type_: pa.DataType) -> pa.Array:
@@ -342,6 +352,15 @@ def _shifted(codes: bytes, base: int) -> bytes:
 
 def _fixed(type_: pa.DataType, buffer: bytes, n: int) -> pa.Array:
     return pa.Array.from_buffers(type_, n, [None, pa.py_buffer(buffer)])
+
+
+def _positions(firsts: array[int], run_ends: array[int]) -> pa.Array:
+    """Number the rows of runs, each from its own first position on."""
+    ends = np.frombuffer(run_ends, np.int64)
+    lengths = np.diff(ends, prepend=0)
+    # What a row's place has to be moved by is the same for a whole run.
+    moved = np.frombuffer(firsts, np.int64) - (ends - lengths)
+    return pa.array(np.arange(ends[-1]) + np.repeat(moved, lengths))
 
 
 def _repeated(run_ends: pa.Array, values: pa.Array) -> pa.Array:

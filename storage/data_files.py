@@ -10,12 +10,15 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import math
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -29,6 +32,7 @@ ROW_GROUP_ROWS: Final = 20_480
 UNWRITABLE: Final = (pa.ArrowException, ValueError, OverflowError)
 _DELTA_PACKED: Final = ("time", "received_at", "position")
 _PLAIN: Final = ("properties",)
+_NUMBERS: Final = 1 << 63
 _SORT_KEYS: Final = [
     ("date", "ascending"),
     ("type", "ascending"),
@@ -99,7 +103,49 @@ def prefix_within_partitions(table: pa.Table, partitions_max: int) -> int:
 
 def sort_rows(table: pa.Table) -> pa.Table:
     """Order rows as data files hold them: by partition, user, time and position."""
-    return table.take(pc.sort_indices(table, _SORT_KEYS))
+    order = _order_by_one_number(table)
+    return table.take(pc.sort_indices(table, _SORT_KEYS) if order is None else order)
+
+
+def _order_by_one_number(table: pa.Table) -> pa.Array | None:
+    """The same order as by `_SORT_KEYS`, for rows that come in order of position; None where it does not work.
+
+    Partition, user and time of a row make one number of 63 bits, unless they are too far apart. Comparing these is half
+    the work of comparing columns, a fifth where users are many.
+    """
+    if not table.num_rows or any(table[name].null_count for name, _ in _SORT_KEYS):
+        return None
+    position = _numbers(table["position"])
+    if not bool((position[1:] > position[:-1]).all()):
+        return None
+    days = _numbers(table["date"].cast(pa.int32())).astype(np.int64)
+    days -= days.min()
+    times = _numbers(table["time"].cast(pa.int64()))
+    times = times - times.min()
+    types, users = _ranks(table["type"]), _ranks(table["user_id"])
+    counts = [int(of.max()) + 1 for of in (days, types, users, times)]
+    if math.prod(counts) > _NUMBERS:
+        return None
+    key = ((days * counts[1] + types) * counts[2] + users) * counts[3] + times
+    # Stable, so that rows of one user and time stay in order of position.
+    return pa.array(np.argsort(key, kind="stable"))
+
+
+def _numbers(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    numbers: npt.NDArray[np.int64] = column.to_numpy()
+    return numbers
+
+
+def _ranks(column: pa.ChunkedArray) -> npt.NDArray[np.int64]:
+    """For each text its place among the different ones, in the order in which Arrow sorts them."""
+    encoded = column.combine_chunks().dictionary_encode()
+    if isinstance(encoded, pa.ChunkedArray):
+        encoded = encoded.unify_dictionaries().combine_chunks()
+    order = pc.sort_indices(encoded.dictionary).to_numpy()
+    ranks = np.empty(len(order), np.int64)
+    ranks[order] = np.arange(len(order))
+    places: npt.NDArray[np.int32] = encoded.indices.to_numpy()
+    return ranks[places]
 
 
 def write_partitions(ordered: pa.Table, table_folder: Path) -> list[WrittenFile]:

@@ -121,8 +121,12 @@ class Flusher:
         self._on_commit = on_commit
         self._commits_since_checkpoint = _CHECKPOINT_COMMITS - 1
 
-    def flush(self, through: int) -> None:
+    def flush(self, through: int, *, between: Callable[[], None] = lambda: None) -> None:
         """Move all rows up to position *through* into the lake, durably, and trim them from the journal.
+
+        Args:
+            through: may be far away; each commit takes as much as the limits allow.
+            between: is called after each commit, for what must not wait until all of them are done.
 
         Raises:
             DiskFull: no space; nothing is lost, and flushing again continues.
@@ -133,10 +137,15 @@ class Flusher:
         self._latch.check()
         # What was replayed is in the table `rejects` as replayed before the lake has it: see `storage.rejects_flush`.
         self.rejects.settle_replays()
-        with write_errors_told(self._lake.folder, self._latch):
-            self._flush(through)
+        try:
+            with write_errors_told(self._lake.folder, self._latch):
+                self._flush(through, between)
+        finally:
+            # Arrow's allocator keeps what it had; a service that flushes once a minute should not. Not after each
+            # commit, since the next one takes the same memory.
+            pa.default_memory_pool().release_unused()
 
-    def _flush(self, through: int) -> None:
+    def _flush(self, through: int, between: Callable[[], None]) -> None:
         state = self._journal.state()
         watermark = self._lake.reload(state.id).watermark
         # What the table has, not what is promoted today: rows may have been accepted under an earlier configuration.
@@ -151,6 +160,7 @@ class Flusher:
             self._make_durable(state.durable_version, watermark)
         while watermark < min(through, state.head):
             watermark = self._flush_batch(state.id, watermark, through)
+            between()
 
     def _flush_batch(self, journal: str, watermark: int, through: int) -> int:
         """Commit the oldest rows above *watermark*, as many as fit one commit; return the new watermark."""
@@ -172,8 +182,6 @@ class Flusher:
         size = sum(one.size_bytes for one in files)
         seconds = time.perf_counter() - started
         self._on_commit(FlushResult(written, len(files), size, version, seconds, len(rejected)))
-        # Arrow's allocator keeps what it had; a service that flushes once a minute should not.
-        pa.default_memory_pool().release_unused()
         self._commits_since_checkpoint += 1
         if self._commits_since_checkpoint >= _CHECKPOINT_COMMITS:
             self._checkpoint()

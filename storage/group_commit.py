@@ -30,6 +30,10 @@ class GroupCommitter:
     `submit` never blocks. Once a request's commit has been fsynced, or has failed, `deliver` is called in the
     committing thread with a list of pairs: the token that `submit` was given, and the answer or the error.
 
+    Args:
+        pause_s: how long to wait after a commit of so many bytes, so that whoever empties the journal keeps up. What
+            arrives meanwhile shares the next commit.
+
     Attributes:
         pending_bytes_max: bytes that may wait; may be changed at any time.
     """
@@ -42,7 +46,9 @@ class GroupCommitter:
         deliver: Deliver,
         pending_bytes_max: int,
         on_commit: Callable[[int, float], None],
+        pause_s: Callable[[int], float] = lambda _: 0.0,
     ) -> None:
+        self._pause_s = pause_s
         self._journal = journal
         self._now_us = now_us
         self._deliver = deliver
@@ -115,7 +121,7 @@ class GroupCommitter:
                     self._wake.wait()
                 if not self._pending:
                     return
-            self._commit()
+            self._pause(self._commit())
 
     def _take(self) -> list[tuple[Any, Append, int]]:
         with self._wake:
@@ -129,7 +135,14 @@ class GroupCommitter:
             group, self._pending = self._pending[:taken], self._pending[taken:]
             return group
 
-    def _commit(self) -> None:
+    def _pause(self, committed_bytes: int) -> None:
+        seconds = self._pause_s(committed_bytes)
+        if seconds > 0:
+            with self._wake:
+                self._wake.wait_for(lambda: self._closing, seconds)
+
+    def _commit(self) -> int:
+        """Commit the next group; return how many bytes it had."""
         started = time.perf_counter()
         group: list[tuple[Any, Append, int]] = []
 
@@ -148,6 +161,7 @@ class GroupCommitter:
             outcomes = [failure] * len(group)
         self._on_commit(len(group), time.perf_counter() - started)
         self._deliver([(token, outcome) for (token, _, _), outcome in zip(group, outcomes, strict=True)])
+        return sum(size for _, _, size in group)
 
 
 def _unexpected(error: Exception) -> StoreFailed:

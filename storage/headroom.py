@@ -25,6 +25,9 @@ _RETRY_S_MAX: Final = 60
 _DRAIN_BYTES_PER_S_GUESSED: Final = 8 * 1024 * 1024
 # A full journal takes submissions again when a tenth of it is free: that is how long a client is asked to wait.
 _ROOM_WORTH_WAITING_FOR: Final = 0.1
+# Up to this part of the journal commits go as fast as they can, and at twice that half as fast as flushes.
+_UNPACED: Final = 0.25
+_PAUSE_S_MAX: Final = 0.25
 
 
 class Headroom:
@@ -90,6 +93,21 @@ class Headroom:
                 raise Overloaded(
                     "the journal is full until the next flush", retry_after_s=self.seconds_to_drain(excess)
                 )
+
+    def pause_s(self, committed_bytes: int) -> float:
+        """How long the process that has just committed so much should leave the disk and the processors to the flush.
+
+        Nothing while the journal holds less than a quarter of what it may. From there on the pause grows with what it
+        holds, so that submissions settle at the rate of flushes before anything has to be refused: clients that wait
+        for their answers are slowed down, and the flush gets the processor that they leave. At most a quarter of a
+        second, since flushes may be failing.
+        """
+        unpaced = self._journal_bytes_max() * _UNPACED
+        excess = self.held_bytes / unpaced - 1
+        if excess <= 0:
+            return 0.0
+        rate = self._page.drained_bytes_per_s or _DRAIN_BYTES_PER_S_GUESSED
+        return min(_PAUSE_S_MAX, 2 * min(1.0, excess) * committed_bytes / rate)
 
     def seconds_to_drain(self, excess_bytes: int) -> int:
         """How long it takes to flush so much, by what the last flushes have shown; for `Retry-After`.

@@ -124,9 +124,9 @@ class Leader:
             try:
                 if self._lock.try_acquire(f"pid {os.getpid()}"):
                     with self._stepping:
-                        self._step()
+                        flushed = self._step()
                     self.last_error = None
-                    pause_s = _TICK_S
+                    pause_s = 0.0 if flushed else _TICK_S
                 else:
                     pause_s = _STANDBY_TICK_S
             except StoreFailed as error:
@@ -152,32 +152,42 @@ class Leader:
         """Flush, and tell the others how fast that goes."""
         drained, started_s = self._journal.trimmed_bytes, time.monotonic()
         self._page.note_flush_begins()
-        self._require_flusher().flush(through)
+        self._require_flusher().flush(through, between=self._keep_log_short)
         self._page.note_flush_ended(
             drained_bytes=self._journal.trimmed_bytes - drained, seconds=time.monotonic() - started_s
         )
 
-    def _step(self) -> None:
+    def _keep_log_short(self) -> None:
+        """Copy the write-ahead log into the database, and empty it, when it has become long.
+
+        Also between the commits of a long flush, during which submissions go on. Emptying the log holds up appends, so
+        that under load it waits until it is worth it.
+        """
+        journal_bytes_max = self._journal_bytes_max()
+        wal_bytes = self._journal.wal_bytes()
+        if wal_bytes > min(_WAL_CHECKPOINT_BYTES, journal_bytes_max // 16):
+            self._journal.checkpoint(truncate=wal_bytes > min(_WAL_TRUNCATE_BYTES, journal_bytes_max // 8))
+
+    def _step(self) -> bool:
+        """Do what is due; return whether there was something to flush, so that there may be more."""
         now_us = self._now_us()
         self._page.note_look(now_us)
         state = self._journal.state()
         oldest = self._journal.oldest_received_at_us() if state.depth else None
         plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits())
-        journal_bytes_max = self._journal_bytes_max()
-        checkpoint_bytes = min(_WAL_CHECKPOINT_BYTES, journal_bytes_max // 16)
-        truncate_bytes = min(_WAL_TRUNCATE_BYTES, journal_bytes_max // 8)
         if plan is not None:
             self._flush(plan.through)
             idle = self._journal.state().depth == 0
             # Under load, the next rows take what is free, so that only what exceeds a flush's worth is given back.
             # Before the checkpoint, which is what makes the file shorter, and so that the log ends up empty.
             self._journal.shrink(free_bytes_kept=0 if idle else self._limits().bytes_max)
-            # Emptying the log holds up appends, so that under load it waits until it is worth it.
-            self._journal.checkpoint(truncate=idle or self._journal.wal_bytes() > truncate_bytes)
-        elif (wal_bytes := self._journal.wal_bytes()) > checkpoint_bytes:
-            self._journal.checkpoint(truncate=wal_bytes > truncate_bytes)
+            if idle:
+                self._journal.checkpoint(truncate=True)
+        if plan is None or not idle:
+            self._keep_log_short()
         self._require_flusher().rejects.flush_if_due()
         if now_us >= self._next_keys_cleanup_us:
             keys = self._keys()
             self._journal.forget_idempotency_keys(before_us=now_us - keys.retention_us, bytes_max=keys.bytes_max)
             self._next_keys_cleanup_us = now_us + int(_KEYS_CLEANUP_S * 1_000_000)
+        return plan is not None

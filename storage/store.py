@@ -256,6 +256,10 @@ class Store:
         """How long a client should wait until so much was flushed; see `Headroom.seconds_to_drain`."""
         return 1 if self._headroom is None else self._headroom.seconds_to_drain(excess_bytes)
 
+    def pause_s(self, committed_bytes: int) -> float:
+        """How long to pause after a commit of so many bytes, so that flushes keep up; see `Headroom.pause_s`."""
+        return 0.0 if self._headroom is None else self._headroom.pause_s(committed_bytes)
+
     @property
     def drained_bytes_per_s(self) -> int:
         """How many bytes of the journal the last flushes moved in a second of their work; 0 before the first."""

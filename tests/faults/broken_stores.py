@@ -32,12 +32,13 @@ def acknowledge_before_the_commit() -> None:
     """Make the group commit tell its clients that all is well, and ask the journal a moment later."""
 
     class EagerCommitter(GroupCommitter):
-        def _commit(self) -> None:
+        def _commit(self) -> int:
             group = self._take()
             self._deliver([(token, append.answer) for token, append, _ in group])
             time.sleep(_MOMENT_S)
             with contextlib.suppress(StoreError):  # There is nobody left to tell.
                 self._journal.append([append for _, append, _ in group], now_us=self._now_us())
+            return sum(size for _, _, size in group)
 
     storage.group_commit.GroupCommitter = EagerCommitter  # type: ignore[misc]  # what the mistake consists of
 

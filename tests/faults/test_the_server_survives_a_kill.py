@@ -12,9 +12,10 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.leader_page import LeaderPage
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import read_store
+from storage.store import read_store, system_now_us
 from tests.faults.effort import repetitions
 from tests.faults.history import History
 from tests.faults.server_process import Clients, Server, serving
@@ -71,6 +72,7 @@ def _kill_often(folder: Path, *, cycles: int, seed: int, **options: Any) -> _Tal
         kills = min(_CYCLES_A_FOLDER, cycles - tally.kills)
         found = in_files = 0
         for number in range(kills + 1):
+            began_us = system_now_us()
             with serving(data, folder / "log", **options) as server:
                 if number:
                     found, in_files = tally.check(server, data, history)
@@ -79,6 +81,8 @@ def _kill_often(folder: Path, *, cycles: int, seed: int, **options: Any) -> _Tal
                 clients = Clients(server, history, f"run-{tally.kills}", steadfast=False)
                 if choose.random() < 0.8:
                     clients.await_acknowledged(1)
+                if choose.random() < 0.5:
+                    _await_leader(data, began_us)
                 time.sleep(choose.uniform(0, 0.4))
                 server.kill()
                 tally.kills += 1
@@ -142,6 +146,18 @@ def test_workers_and_their_supervisor_survive_too(tmp_path: Path, figures: Calla
     figures(str(tally))
     assert not tally.problems, tally.problems[0]
     assert tally.acknowledged >= 40 * rounds
+
+
+def _await_leader(data: Path, since_us: int) -> None:
+    """Wait until the keeper, which starts beside the server and may be later, looks at what there is to flush."""
+    page = LeaderPage(StorePaths.of(data).leader_page)
+    try:
+        deadline = time.monotonic() + _REPLACED_WITHIN_S
+        while (page.looked_at_us or 0) < since_us:
+            assert time.monotonic() < deadline, "nobody leads"
+            time.sleep(0.01)
+    finally:
+        page.close()
 
 
 def _await_workers(server: Server, count: int) -> None:

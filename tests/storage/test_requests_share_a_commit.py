@@ -220,3 +220,32 @@ def test_a_group_is_taken_when_it_is_the_processs_turn_to_write(store: Store) ->
     assert sizes == [2]
     committer.close()
     other.close()
+
+
+def test_what_arrives_during_a_pause_shares_the_next_commit_and_closing_ends_it(store: Store) -> None:
+    outcomes: list[Any] = []
+    sizes: list[int] = []
+    paused_after: list[int] = []
+
+    def pause_s(committed_bytes: int) -> float:
+        paused_after.append(committed_bytes)
+        return 60.0
+
+    committer = GroupCommitter(
+        store.journal,
+        now_us=system_now_us,
+        deliver=outcomes.extend,
+        pending_bytes_max=1 << 20,
+        on_commit=lambda requests, _: sizes.append(requests),
+        pause_s=pause_s,
+    )
+    first = request(1)
+    committer.submit("first", first)
+    eventually(lambda: len(paused_after) == 1)
+    assert len(outcomes) == 1, "a commit is answered before the pause"
+    assert paused_after == [first.size_bytes]
+    committer.submit("second", request(1))
+    committer.submit("third", request(1))
+    committer.close()
+    assert sizes == [1, 2]
+    assert len(outcomes) == 3

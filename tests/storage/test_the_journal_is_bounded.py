@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,43 @@ def test_how_long_to_wait_follows_from_how_fast_it_drains(tmp_path: Path) -> Non
         assert {headroom.seconds_to_drain(80 * _MIB) for _ in range(50)} <= {8, 9, 10, 11}
         assert headroom.seconds_to_drain(1) == 1
         assert headroom.seconds_to_drain(1 << 40) == 60
+
+
+def test_commits_are_slowed_down_to_the_rate_of_flushes_before_any_is_refused(tmp_path: Path) -> None:
+    with store_in(tmp_path) as store:
+        put(store, 1000)
+        held = store.journal.bytes_held_known
+        limit = [5 * held]
+        page = LeaderPage(tmp_path / "drain.page")
+        headroom = Headroom(
+            store.journal, page, folders=[tmp_path], journal_bytes_max=lambda: limit[0], disk_free_bytes_min=lambda: 0
+        )
+        page.note_flush_begins()
+        page.note_flush_ended(drained_bytes=10 * _MIB, seconds=1.0)
+        # Below a quarter there is no pause; from there on it grows, up to twice what the flush takes for as much.
+        assert headroom.pause_s(_MIB) == 0
+        limit[0] = 4 * held * 4 // 6
+        assert headroom.pause_s(_MIB) == pytest.approx(0.1, rel=0.01)
+        limit[0] = held * 2
+        assert headroom.pause_s(_MIB) == pytest.approx(0.2, rel=0.01)
+        limit[0] = held
+        assert headroom.pause_s(_MIB) == pytest.approx(0.2, rel=0.01)
+        assert headroom.pause_s(100 * _MIB) == 0.25
+
+
+def test_the_log_is_copied_between_the_commits_of_a_long_flush(tmp_path: Path) -> None:
+    with store_in(tmp_path, flush=FlushLimits(rows_max=1000, bytes_max=1 << 30), journal_bytes_max=4 * _MIB) as store:
+        for _ in range(20):
+            put(store, 1000)
+        logs: list[int] = []
+        journal = store.journal
+        store.options = replace(store.options, on_flush=lambda _: logs.append(journal.wal_bytes()))
+        assert journal.wal_bytes() > _MIB, "an eighth of what the journal may hold is due to be emptied"
+        store.start_leading()
+        eventually(lambda: journal.state().depth == 0)
+        assert len(logs) == 20
+        assert logs[0] > _MIB
+        assert max(logs[1:]) < _MIB, "the log waits for the end of the flush"
 
 
 def test_a_disk_that_gets_full_is_refused_before_it_is(tmp_path: Path) -> None:

@@ -1,0 +1,71 @@
+"""Ordering rows by one number gives the order that the columns give, and is left where one number does not do."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pytest
+
+from storage.data_files import sort_rows
+from storage.schema import TIMESTAMP
+from tests.storage.building import DAY_US
+
+_USERS = ["u1", "u10", "u2", "ü", "\U0001f600", "Z", "z", ""]
+_ORDER = [(name, "ascending") for name in ("date", "type", "user_id", "time", "position")]
+
+
+def _rows(count: int, *, days: int, seed: int, shuffled: bool = False) -> pa.Table:
+    choose = random.Random(seed)
+    # Few different times, so that rows of one user share one.
+    times = [choose.randrange(days) * DAY_US + choose.randrange(20) for _ in range(count)]
+    positions = sorted(choose.sample(range(10 * count), count))
+    if shuffled:
+        choose.shuffle(positions)
+    return pa.table(
+        {
+            "date": pa.array([time // DAY_US for time in times], pa.int32()).view(pa.date32()),
+            "type": pa.array([choose.choice(["view", "click", "navigate"]) for _ in range(count)], pa.string()),
+            "user_id": pa.array([choose.choice(_USERS) for _ in range(count)], pa.string()),
+            "time": pa.array(times, pa.int64()).view(TIMESTAMP),
+            "position": pa.array(positions, pa.int64()),
+        }
+    )
+
+
+def _chunked() -> pa.Table:
+    first, last = _rows(1000, days=3, seed=1), _rows(500, days=3, seed=3)
+    last = last.set_column(4, "position", pa.array(range(100_000, 100_500), pa.int64()))
+    return pa.concat_tables([first, first.slice(0, 0), last])
+
+
+def _far_apart() -> pa.Table:
+    """More partitions, users and microseconds than 63 bits can number."""
+    days = [0, 2_000_000]
+    return pa.table(
+        {
+            "date": pa.array(days * 500, pa.int32()).view(pa.date32()),
+            "type": ["view", "click"] * 500,
+            "user_id": [f"u{n % 97}" for n in range(1000)],
+            "time": pa.array([day * DAY_US for day in days] * 500, pa.int64()).view(TIMESTAMP),
+            "position": pa.array(range(1000), pa.int64()),
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda: _rows(5000, days=4, seed=5), id="as a flush has them"),
+        pytest.param(lambda: _rows(1, days=1, seed=6), id="one row"),
+        pytest.param(lambda: _rows(0, days=1, seed=7), id="none"),
+        pytest.param(lambda: _rows(3000, days=4, seed=8, shuffled=True), id="positions in disorder"),
+        pytest.param(_chunked, id="in several chunks"),
+        pytest.param(_far_apart, id="far apart"),
+    ],
+)
+def test_the_order_is_that_of_the_columns(make: Callable[[], pa.Table]) -> None:
+    rows = make()
+    assert sort_rows(rows).equals(rows.take(pc.sort_indices(rows, _ORDER)))
