@@ -8,8 +8,9 @@ as unflushable meanwhile would be neither in its files nor, above W, in the jour
 meanwhile would be marked so without its actions. The backup is exactly what was acknowledged when its journal was
 copied.
 
-Data files never change. Those of V stay until the vacuum's grace is over; should one be gone all the same, or an
-erasure have come in between, the backup begins anew. A file that an earlier backup below the same destination has is
+Data files never change. Those of V stay until the vacuum's grace is over; should one be gone all the same, the backup
+begins anew. An erasure that comes in between names the backup as not covered, like any other that was begun before it
+was done. A file that an earlier backup below the same destination has is
 linked instead of copied.
 """
 
@@ -196,8 +197,6 @@ class _Copy:
             if secret.exists():
                 _copy_file(secret, self._target.state / secret.name, mode=0o600)
         files = [*table.files.values(), *rejects_table.files.values()]
-        if _lake_version_min(paths) != state.lake_version_min:
-            raise _MovedOn("an erasure came in between")
         return Manifest(
             begun_at_us=begun_at_us,
             finished_at_us=system_now_us(),
@@ -272,14 +271,6 @@ def _read_version(table: Path, version: int, journal: str, *, trimmed: int, head
             f" after {trimmed} up to {head}: they do not belong together (actionlake verify tells more)"
         )
     return log
-
-
-def _lake_version_min(paths: StorePaths) -> int:
-    journal = Journal(paths.journal, None)
-    try:
-        return journal.state().lake_version_min
-    finally:
-        journal.close()
 
 
 def _copy_file(source: Path, target: Path, *, mode: int = 0o644) -> None:

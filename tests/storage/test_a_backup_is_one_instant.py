@@ -44,6 +44,8 @@ from tests.storage.building import (
     stored,
     through,
 )
+from tests.storage.compacting import compact_all, put_files
+from tests.storage.erasing import erase
 from tests.storage.rejecting import in_table, reject
 
 _WITH_CLICKED = SubmissionParser(ActionSchema({**SCHEMA.action_types, "clicked": ()}), SubmissionLimits())
@@ -233,6 +235,40 @@ def test_a_reject_that_is_replayed_during_a_backup_is_open_in_it(tmp_path: Path)
         assert [row["state"] for row in in_table(tmp_path / "copy")] == ["open"]
         assert copy.decisions().replay(RejectsFilter(), _WITH_CLICKED, limit=10).replayed == 1
         assert positions(copy) == [1]
+
+
+def test_a_table_that_is_compacted_all_the_time_is_backed_up_at_once(tmp_path: Path) -> None:
+    """Each commit of upkeep has readers use its version; a backup that began anew for it would never end."""
+    with store_in(tmp_path / "data") as store:
+        put_files(store, 3)
+        times = 0
+
+        def compact_and_go_on() -> None:
+            nonlocal times
+            times += 1
+            compact_all(store)
+            put_files(store, 2)
+
+        with _after_the_journal_is_copied(compact_and_go_on):
+            made = _back_up(tmp_path / "data", tmp_path / "backups")
+        assert times == 1
+        assert store.journal.state().lake_version_min > made.manifest.version
+    _restore(tmp_path / "backups", tmp_path / "copy")
+    with store_in(tmp_path / "copy") as copy:
+        assert positions(copy) == through(18)
+
+
+def test_an_erasure_that_comes_during_a_backup_names_it(tmp_path: Path) -> None:
+    with store_in(tmp_path / "data", erasure_grace_ms=0) as store:
+        put(store, 4)
+        store.flush_here()
+        with _after_the_journal_is_copied(lambda: (erase(store, "u1"), None)[1]):
+            made = _back_up(tmp_path / "data", tmp_path / "backups")
+        (done,) = store.erasures(limit=1)
+        assert done.finished_at_us is not None
+        assert made.path in [
+            one.path for one in recorded_backups(store.paths) if one.begun_at_us <= done.finished_at_us
+        ]
 
 
 def test_a_second_backup_copies_only_new_files(tmp_path: Path) -> None:
