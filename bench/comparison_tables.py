@@ -118,14 +118,14 @@ def _upkeep_table(of: str, found: Mapping[str, Figures]) -> Table:
             continue
         figures = taking[0]
         data, caches = figures[f"{one.name}.data_bytes"], figures[f"{one.name}.caches_bytes"]
+        # Who reads the table of another has no bytes and no loading of its own.
+        sizes = (number(data / 1e6), number(data / figures["actions"]), number(caches / 1e6))
         peak = max(figures[f"{one.name}.peak_rss_bytes"] for figures in taking)
-        load_s, settle_s = (figures.get(f"{one.folder_name}.{name}") for name in ("load_s", "settle_s"))
+        load_s, settle_s = (None if one.reads else figures.get(f"{one.name}.{name}") for name in ("load_s", "settle_s"))
         rows.append(
             (
                 one.title,
-                number(data / 1e6),
-                number(data / figures["actions"]),
-                number(caches / 1e6),
+                *((ABSENT,) * len(sizes) if one.reads else sizes),
                 number(peak / 1e6),
                 ABSENT if load_s is None else number(load_s),
                 ABSENT if settle_s is None else number(settle_s),

@@ -56,11 +56,13 @@ class PreparedData:
 
     def is_ready(self, entries: Sequence[Entry]) -> bool:
         """Whether all of these could be opened at once."""
-        return all(self._note_path(one.folder_name).exists() for one in entries)
+        owners = {one.folder_name for one in entries}
+        loaded = all(self._note_path(name).exists() for name in owners)
+        return loaded and (ACTIONLAKE.name not in owners or not self.still_s or "due" in self._read(ACTIONLAKE.name))
 
     def notes(self, entries: Sequence[Entry]) -> dict[str, Mapping[str, Any]]:
         """What was noted when the data of each was made."""
-        return {one.name: json.loads(self._note_path(one.folder_name).read_text()) for one in entries}
+        return {one.name: self._read(one.folder_name) for one in entries}
 
     def prepare(self, entries: Sequence[Entry], told: Told) -> None:
         """Make what is missing for these contenders.
@@ -78,8 +80,8 @@ class PreparedData:
                 told(0.2 + 0.8 * (number + share) / len(missing), note)
 
             self._load(BY_NAME[name], told_of_all)
-        if self.still_s and ACTIONLAKE.name in owners and ACTIONLAKE.name not in missing:
-            self._settle_again(lambda note: told(0.9, note))
+        if self.still_s and ACTIONLAKE.name in owners:
+            self._settle(lambda note: told(0.9, note))
         told(1.0, "ready")
 
     def _note_path(self, name: str) -> Path:
@@ -89,6 +91,10 @@ class PreparedData:
         unfinished = self._note_path(name).with_suffix(".unfinished")
         unfinished.write_text(json.dumps(content, indent=2) + "\n")
         os.replace(unfinished, self._note_path(name))
+
+    def _read(self, name: str) -> dict[str, Any]:
+        content: dict[str, Any] = json.loads(self._note_path(name).read_text())
+        return content
 
     def _make_source(self, told: Told) -> None:
         if self._note_path("source").exists():
@@ -116,18 +122,17 @@ class PreparedData:
                 note["load_s"] += contender.take(path)
             told(0.8, f"{entry.title} makes it ready")
             note["load_s"] += contender.finish()
-        if entry is ACTIONLAKE and self.still_s:
-            note |= settle(folder, lambda text: told(0.85, f"in order, {text}"), still_s=self.still_s)
         os.sync()
         self._note(entry.name, note)
 
-    def _settle_again(self, told: Callable[[str], None]) -> None:
-        """Newer code may find more to do in an older folder."""
-        note = json.loads(self._note_path(ACTIONLAKE.name).read_text())
+    def _settle(self, told: Callable[[str], None]) -> None:
+        """Have the table brought in order, unless it is; newer code may find more to do in an older folder."""
+        note = self._read(ACTIONLAKE.name)
         folder = self.folder / ACTIONLAKE.name
-        if due_of(status_of(folder)) != note["due"]:
-            again = settle(folder, lambda text: told(f"in order, {text}"), still_s=self.still_s)
-            self._note(ACTIONLAKE.name, note | again | {"settle_s": note["settle_s"] + again["settle_s"]})
+        if "due" not in note or due_of(status_of(folder)) != note["due"]:
+            done = settle(folder, lambda text: told(f"bringing the table in order, {text}"), still_s=self.still_s)
+            took_s = note.get("settle_s", 0.0) + done["settle_s"]
+            self._note(ACTIONLAKE.name, {**note, **done, "settle_s": took_s})
 
 
 def _parts(actions: ComparedActions, late: list[pa.Table], told: Told) -> Iterator[pa.Table]:

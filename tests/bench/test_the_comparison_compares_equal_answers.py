@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -62,6 +63,26 @@ def test_another_answer_ends_the_comparison(contenders: list[ContenderProcess]) 
 def test_a_contender_that_fails_ends_the_comparison(contenders: list[ContenderProcess]) -> None:
     with pytest.raises(BenchFailed, match="could not ask"):
         contenders[0].rows(Question("user", user="u-1", type="no such type"))
+
+
+def test_what_is_whole_is_used_again_and_what_was_interrupted_is_made_anew(tmp_path: Path) -> None:
+    data, sqlite = PreparedData(tmp_path, TINY, still_s=0), BY_NAME["sqlite"]
+    told: list[str] = []
+    data.prepare([sqlite], lambda share, note: told.append(note))
+    assert any("SQLite" in note for note in told)
+    database = data.folder_of(sqlite) / "actions.sqlite"
+    made_ns = database.stat().st_mtime_ns
+    assert data.is_ready([sqlite])
+    told.clear()
+    data.prepare([sqlite], lambda share, note: told.append(note))
+    assert told == ["ready"]
+    assert database.stat().st_mtime_ns == made_ns
+    # As if it had been killed while it loaded.
+    (data.folder / "sqlite.json").unlink()
+    database.write_bytes(b"the beginning of a database")
+    assert not data.is_ready([sqlite])
+    data.prepare([sqlite], lambda share, note: None)
+    assert sqlite3.connect(database).execute("SELECT count(*) FROM actions").fetchone() == (TINY.actions,)
 
 
 def test_the_same_arguments_give_the_same_actions_each_once() -> None:
