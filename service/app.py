@@ -39,6 +39,7 @@ from service.live_settings import LiveSettings
 from service.logs import use_log_level
 from service.metrics import Metrics
 from service.openapi import add_plain_routes, assets_router, describe_access, openapi_config
+from service.openapi_operations import complete_operations
 from service.operations import alive, flush, metrics, ready
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.rejects import drop_rejected_logs, rejected_logs, replay_rejected_logs
@@ -266,6 +267,7 @@ def create_app(live: LiveSettings) -> Gate:
         logging_config=None,
     )
     add_plain_routes(app.openapi_schema)
+    complete_operations(app.openapi_schema)
     routes = declared_needs(app, PLAIN_ROUTES)
     describe_access(app.openapi_schema, routes)
 

@@ -47,11 +47,10 @@ def body(actions: Sequence[Any], *, user: str = "u1", session: str | None = None
 
 
 def parsed(count: int = 1, *, user: str = "u1", days: int = 1, kind: str = "CLICK") -> ParsedBody:
-    """A submission of *count* good actions, in order of time, spread evenly over *days* dates."""
+    """A submission of *count* good actions, in order of time, spread evenly over *days* dates, none in the future."""
+    begin = FIRST_DAY - datetime.timedelta(days=max(0, days - 365))
     made = [
-        action(
-            at=FIRST_DAY + datetime.timedelta(days=n * days // count, seconds=n), kind=kind, properties={"locationX": n}
-        )
+        action(at=begin + datetime.timedelta(days=n * days // count, seconds=n), kind=kind, properties={"locationX": n})
         for n in range(count)
     ]
     return PARSER.parse_json(body(made, user=user), now_us=system_now_us())
