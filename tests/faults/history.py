@@ -169,6 +169,14 @@ class History:
         with self._lock:
             self.refused.update(actions)
 
+    def erase(self, user: str, *, done: bool) -> None:
+        """Note that a user is being erased: what was sent so far may be gone from now on, and is, once it is *done*."""
+        with self._lock:
+            earlier = {one for one in self.sent if one.user == user}
+            self.acknowledged -= earlier
+            if done:
+                self.refused |= earlier
+
     def judge(self, found: Iterable[Found]) -> Violations:
         """Compare what is found with what was sent and acknowledged."""
         rows = list(found)

@@ -22,6 +22,8 @@ def history_of(reports: Iterable[str]) -> History:
     history = History()
     for report in reports:
         kind, _, rest = report.strip().partition(" ")
+        if kind in ("F", "G"):
+            history.erase(rest, done=kind == "G")
         if kind not in ("S", "A", "R"):
             continue
         user, first, count, *error = rest.split(" ", 3)

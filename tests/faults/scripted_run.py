@@ -1,10 +1,11 @@
 """One script over a store, step by step in one thread, for faults at every step of it and for traces of what it wrote.
 
-    python -m tests.faults.scripted_run REPORTS FOLDER[=MISTAKE]...
+    python -m tests.faults.scripted_run REPORTS FOLDER[=MISTAKE|=upkeep]...
 
-runs it in each folder, with a mistake in those that name one. What it does and is told goes to the file REPORTS, a line
-each, as of `tests.faults.store_process`: `S user first count` before a submission is handed over, `A user first count`
-when it is acknowledged, `R user first count error` when it is refused.
+runs it in each folder, with a mistake in those that name one, or with a vacuum and an erasure at the end. What it does
+and is told goes to the file REPORTS, a line each, as of `tests.faults.store_process`: `S user first count` before a
+submission is handed over, `A user first count` when it is acknowledged, `R user first count error` when it is refused;
+`F user` before a user is erased, and `G user` when that is acknowledged.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ from storage.lake import Lake
 from storage.maintenance.compaction import CompactionRun
 from storage.maintenance.compaction import compact as compact_table
 from storage.maintenance.planning import CompactionLimits
+from storage.maintenance.vacuum import vacuum
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
 from storage.store import Store, StoreOptions, open_store, system_now_us
 from storage.submission import SubmissionLimits, SubmissionParser
 from tests.faults.history import Action, submission_body
+from tests.storage.erasing import finish
 
 _ROUNDS: Final = 3
 _COMPACTION_MEMORY_BYTES: Final = 256 << 20
 _LIMITS: Final = FlushLimits(rows_max=12, partitions_max=2)
+UPKEEP: Final = "upkeep"
 Report = Callable[[str], None]
 
 
@@ -54,6 +58,27 @@ def perform(folder: Path, name: str, report: Report) -> None:
         _submit(store, f"{name}-last", 0, 2, report)
     finally:
         store.close(flush=False)
+
+
+def upkeep(folder: Path, erased_user: str, report: Report) -> None:
+    """Open the store, remove what the table no longer names, erase a user to the end, and close."""
+    options = StoreOptions(flush=_LIMITS, erasure_grace_ms=0)
+    store, _ = open_store(StorePaths.of(folder), ActionSchema(), options, holder="a script")
+    try:
+        lake = Lake(store.paths.table, store.schema)
+        now_ms = system_now_us() // 1000
+        _try(lambda: vacuum(lake, store.journal, store.latch, now_ms=now_ms, grace_ms=0), report)
+        _try(lambda: _erase(store, erased_user, report), report)
+        _submit(store, erased_user, 300, 2, report)
+    finally:
+        store.close(flush=False)
+
+
+def _erase(store: Store, user: str, report: Report) -> None:
+    report(f"F {user}")
+    store.erase(user)
+    report(f"G {user}")
+    finish(store)
 
 
 def _submit(store: Store, user: str, first: int, count: int, report: Report) -> None:
@@ -163,8 +188,10 @@ def main(reports: str, *folders: str) -> None:
     for given in folders:
         folder, _, mistake = given.partition("=")
         report(f"B {folder}")
-        with MISTAKES[mistake]() if mistake else nullcontext():
+        with MISTAKES[mistake]() if mistake in MISTAKES else nullcontext():
             perform(Path(folder), mistake or "script", report)
+        if mistake == UPKEEP:
+            upkeep(Path(folder), f"{UPKEEP}-0", report)
         report(f"E {folder}")
 
 

@@ -26,7 +26,12 @@ class StoredRows:
         for one in view.files:
             if one.path not in self._files:
                 table = pq.ParquetFile(Path(one.path)).read(columns=_COLUMNS, use_threads=False)
-                self._files[one.path] = _found(table.append_column("type", pa.repeat(one.type, table.num_rows)))
+                table = table.append_column("type", pa.repeat(one.type, table.num_rows))
+                if view.erased:
+                    # What is to be seen of this file may change from view to view.
+                    found += _found(view.erased.without(table))
+                    continue
+                self._files[one.path] = _found(table)
             found += self._files[one.path]
         return found + _found(view.hot.select([*_COLUMNS, "type"]))
 

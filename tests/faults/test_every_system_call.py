@@ -1,6 +1,7 @@
 """A run that dies, or fails, at any of its system calls leaves everything acknowledged there once, and nothing wrong.
 
-The run opens a store, submits, flushes, commits, trims, checkpoints and compacts (`tests.faults.scripted_run`). The
+The run opens a store, submits, flushes, commits, trims, checkpoints, compacts, vacuums and erases a user
+(`tests.faults.scripted_run`). The
 kernel's tracing interface kills it before its N-th call of a kind, or lets that call fail; the kinds are those that
 change what is on disk. The long form goes through every N until the run survives.
 """
@@ -21,6 +22,7 @@ import pytest
 
 from tests.faults.effort import repetitions
 from tests.faults.script_outcome import history_of, problem_after
+from tests.faults.scripted_run import UPKEEP
 from tests.faults.server_process import ROOT
 from tests.faults.traced_faults import can_trace
 
@@ -63,7 +65,7 @@ def _run(folder: Path, fault: str, call: str, number: int) -> _Outcome:
     reports, trace = folder / "reports", folder / "trace"
     command = ["strace", "-f", "-qq", "-o", str(trace), "-e", f"trace={call}"]
     command += ["-e", f"inject={call}:{fault}:when={number}"]
-    command += [sys.executable, "-m", "tests.faults.scripted_run", str(reports), str(folder / "data")]
+    command += [sys.executable, "-m", "tests.faults.scripted_run", str(reports), f"{folder / 'data'}={UPKEEP}"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=_TIMEOUT_S, check=False)
     lines = reports.read_text().splitlines() if reports.exists() else []
     struck = done.returncode == -signal.SIGKILL if fault == _KILL else "(INJECTED)" in trace.read_text()
