@@ -39,7 +39,8 @@ def _criteria_options(function: F) -> F:
         click.option("--code", help="Rejected for this reason, e.g. unknown_type."),
         click.option("--from", "from_time", help="Received then (RFC 3339) or later."),
         click.option("--to", "to_time", help="Received then or earlier."),
-        click.option("--state", type=click.Choice(["open", "replayed"]), help="In this state only."),
+        # `--state` is the folder of the node's own, here as everywhere.
+        click.option("--status", type=click.Choice(["open", "replayed"]), help="In this state only."),
     ):
         function = option(function)
     return function
@@ -146,7 +147,7 @@ def _print_json(value: object) -> None:
 
 
 def _criteria(given: dict[str, Any]) -> dict[str, str]:
-    values = (given.pop("user_id"), given.pop("code"), given.pop("from_time"), given.pop("to_time"), given.pop("state"))
+    values = [given.pop(name) for name in ("user_id", "code", "from_time", "to_time", "status")]
     return {name: value for name, value in zip(_CRITERIA, values, strict=True) if value is not None}
 
 

@@ -8,29 +8,30 @@ import pytest
 
 from tests.faults.traced_faults import can_trace
 
-_FIGURES = pytest.StashKey[list[str]]()
+# A property of the test's report: the one thing that also arrives from a test process of several.
+_PROPERTY = "figures"
 
 
 @pytest.fixture
 def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
     """A function that prints one line of figures, now and in the summary of the run."""
-    lines = request.config.stash.setdefault(_FIGURES, [])
 
     def note(line: str) -> None:
         print(line)
-        lines.append(f"{request.node.name}: {line}")
+        request.node.user_properties.append((_PROPERTY, f"{request.node.name}: {line}"))
 
     return note
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
     if not can_trace():
         terminalreporter.section("NOT PROVEN HERE")
         terminalreporter.write_line(
             "strace is not installed, or may not trace: no faults at system calls, no power cuts"
         )
-    lines = config.stash.get(_FIGURES, [])
+    ended = [one for name in ("passed", "failed") for one in terminalreporter.getreports(name)]
+    lines = [line for one in ended if one.when == "call" for name, line in one.user_properties if name == _PROPERTY]
     if lines:
         terminalreporter.section("figures of the fault tests")
         for line in lines:

@@ -16,7 +16,8 @@ from tests.faults.small_disks import mountable_namespace, small_disk
 from tests.faults.store_process import Run, RunningStore, spawner
 
 _DISK_BYTES: Final = 16 * 1024 * 1024
-_PATIENCE_S: Final = 20.0
+_PATIENCE_S: Final = 60.0
+_CONTROL_TRIES: Final = 5
 
 with tempfile.TemporaryDirectory() as _folder:
     _MOUNTABLE: Final = bool(mountable_namespace(Path(_folder)))
@@ -26,6 +27,10 @@ KINDS: Final = ["injected", "mounted"] if _MOUNTABLE else ["injected"]
 
 def _soon(run: RunningStore, history: History, happened: Callable[[RunningStore], bool], what: str) -> None:
     assert run.read_until(history, happened, timeout_s=_PATIENCE_S), f"not within {_PATIENCE_S:g} s: {what}"
+
+
+def _acknowledged(submissions: int) -> Callable[[RunningStore], bool]:
+    return lambda run: run.submissions_acknowledged >= submissions
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -165,16 +170,19 @@ def test_the_control_notices(kind: str, tmp_path: Path, figures: Callable[[str],
         spawner(disk.prefix) as processes,
     ):
         folder = str(disk.folder / "data")
-        eager = Run(folder, "client", mistake="acknowledge_before_the_commit", fault=disk.fault)
-        run = processes.start(eager)
-        _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
-        disk.fill()
-        _soon(run, history, lambda one: len(one.flush_errors) >= 1, "a flush that fails")
-        before = run.submissions_acknowledged
-        _soon(run, history, lambda one: one.submissions_acknowledged >= before + 200, "acknowledgements on credit")
-        run.kill(history)
-        disk.free()
-        found = processes.start(Run(folder, "recovery", threads=0)).read_to_the_end(history)
-    violations = history.judge(found)
+        for number in range(_CONTROL_TRIES):
+            # Where the journal's files were made larger before, they have room for what comes when the disk is full.
+            eager = Run(folder, f"client-{number}", mistake="acknowledge_before_the_commit", fault=disk.fault)
+            run = processes.start(eager)
+            _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
+            disk.fill()
+            _soon(run, history, lambda one: len(one.flush_errors) >= 1, "a flush that fails")
+            _soon(run, history, _acknowledged(run.submissions_acknowledged + 200 * (number + 1)), "credit")
+            run.kill(history)
+            disk.free()
+            found = processes.start(Run(folder, f"recovery-{number}", threads=0)).read_to_the_end(history)
+            violations = history.judge(found)
+            if violations.lost:
+                break
     figures(f"noticed: {violations}")
     assert violations.lost

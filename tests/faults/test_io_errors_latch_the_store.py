@@ -45,7 +45,7 @@ def test_every_failing_call_latches_the_store(
 ) -> None:
     """Let the N-th fsync of the flush, or write of the database, fail, for one N after the other."""
     history = History()
-    cycles = repetitions(suite=12, long=400)
+    cycles = repetitions(suite=8, long=400)
     with spawner() as processes:
         for at in range(1, cycles * step + 1, step):
             fault = {"error": "EIO", "calls": [call], "at": at}

@@ -207,7 +207,7 @@ def test_a_killed_worker_and_a_killed_keeper_are_replaced(
         flushed_s = time.monotonic() - started
     assert server.keeper() != keeper
     while victim in server.workers() or len(server.workers()) < 2:
-        assert time.monotonic() < started + 20, server.output()
+        assert time.monotonic() < started + 60, server.output()
         time.sleep(0.02)
     with server.each_worker() as connections:
         replaced_s = time.monotonic() - started

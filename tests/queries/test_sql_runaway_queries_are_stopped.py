@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import threading
 import time
@@ -24,6 +25,9 @@ from tests.queries.sql_tables import Sandbox, make_rows, sandbox, write_table
 
 TIMEOUT_S = 0.4
 GRACE_S = 1.0
+PATIENT_TIMEOUT_S = 60.0
+# A busy machine may be late; a limit that is not kept is late every time.
+TRIES = 5
 LIMITS = SqlLimits(
     memory_bytes_max=128 << 20,
     threads=2,
@@ -63,7 +67,7 @@ TOO_LARGE = [
 @pytest.fixture(scope="module")
 def patient(sql: Sandbox, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     """The same limits, but time enough to reach each of them on a busy machine."""
-    limits = dataclasses.replace(LIMITS, timeout_s=20)
+    limits = dataclasses.replace(LIMITS, timeout_s=PATIENT_TIMEOUT_S)
     with sandbox(sql.table, tmp_path_factory.mktemp("patient"), limits, workers=2) as one:
         yield one
 
@@ -80,6 +84,14 @@ def _read_slowly(result: SqlResult) -> None:
         time.sleep(0.01)
 
 
+def _answer(sql: Sandbox, statement: str) -> list[tuple[object, ...]]:
+    """The rows of a small query, asked again where a busy machine made even that too slow for the limit."""
+    for _ in range(TRIES - 1):
+        with contextlib.suppress(SqlTimeout):
+            return sql.ask(statement).rows
+    return sql.ask(statement).rows
+
+
 def _seconds(call: Callable[[], object]) -> float:
     began = time.monotonic()
     call()
@@ -94,8 +106,13 @@ def test_an_endless_query_is_stopped_at_its_time_limit(sql: Sandbox, statement: 
         assert (raised.value.limit, raised.value.timeout_s) == ("timeout_s", TIMEOUT_S)
         assert "timeout_s" in str(raised.value)
 
-    assert TIMEOUT_S <= _seconds(ask) < TIMEOUT_S + GRACE_S
-    assert sql.ask("SELECT count(*) FROM actions").rows == [(600,)]
+    for left in reversed(range(TRIES)):
+        seconds = _seconds(ask)
+        assert seconds >= TIMEOUT_S
+        if seconds < TIMEOUT_S + GRACE_S:
+            break
+        assert left, f"stopped after {seconds:.1f} s, and no sooner before"
+    assert _answer(sql, "SELECT count(*) FROM actions") == [(600,)]
 
 
 @pytest.mark.parametrize(("statement", "limits"), TOO_LARGE)
@@ -111,60 +128,62 @@ def test_a_query_that_needs_too_much_names_the_limit(patient: Sandbox, statement
 def test_a_reader_that_does_not_read_is_cut_off_too(sql: Sandbox) -> None:
     with sql.pool.run(SqlRequest("SELECT repeat('x', 50) FROM range(1000000)"), sql.view) as result:
         next(result)
-        time.sleep(TIMEOUT_S + GRACE_S)
+        time.sleep(2 * TIMEOUT_S)
         with pytest.raises(SqlTimeout):
             list(result)
-    assert sql.ask("SELECT 1").rows == [(1,)]
+    assert _answer(sql, "SELECT 1") == [(1,)]
 
 
-def test_an_answer_that_nobody_reads_holds_no_more_than_a_few_batches(sql: Sandbox) -> None:
+def test_an_answer_that_nobody_reads_holds_no_more_than_a_few_batches(patient: Sandbox) -> None:
     """Back-pressure: the worker waits, and does not get to the row that would end the query with an error."""
     statement = "SELECT CASE WHEN n = 250000 THEN error('too far') ELSE repeat('x', 200) END FROM range(300000) t(n)"
-    with sql.pool.run(SqlRequest(statement), sql.view) as result:
+    with patient.pool.run(SqlRequest(statement), patient.view) as result:
         first = next(result)
         time.sleep(0.2)
         second = next(result)
         assert first.num_rows == 2048, "the first rows do not wait for others"
         assert second.num_rows * 200 < 2 * 1024 * 1024, "later ones travel in messages of a bounded size"
-    assert sql.ask("SELECT 1").rows == [(1,)]
+    assert patient.ask("SELECT 1").rows == [(1,)]
 
 
-def test_closing_an_answer_early_stops_the_query(sql: Sandbox) -> None:
+def test_closing_an_answer_early_stops_the_query(patient: Sandbox) -> None:
     def ask() -> None:
-        with sql.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), sql.view) as result:
-            next(result)
+        for _ in range(4):
+            with patient.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), patient.view) as result:
+                next(result)
 
-    assert _seconds(ask) < TIMEOUT_S
-    assert _seconds(lambda: sql.ask("SELECT 1")) < TIMEOUT_S
-    result = sql.pool.run(SqlRequest("SELECT 1"), sql.view)
+    # More queries than there are workers, each of which would run for a minute.
+    assert _seconds(ask) < PATIENT_TIMEOUT_S
+    assert _seconds(lambda: patient.ask("SELECT 1")) < PATIENT_TIMEOUT_S
+    result = patient.pool.run(SqlRequest("SELECT 1"), patient.view)
     result.close()
     result.close()
     assert list(result) == []
 
 
-def test_another_thread_cancels_a_query_that_has_not_answered_yet(sql: Sandbox) -> None:
+def test_another_thread_cancels_a_query_that_has_not_answered_yet(patient: Sandbox) -> None:
     cancellation = Cancellation()
     timer = threading.Timer(0.1, cancellation.cancel)
     timer.start()
 
     def ask() -> None:
         with pytest.raises(SqlCancelled):
-            sql.ask("SELECT count(*) FROM range(1000000) a, range(1000000) b", cancellation=cancellation)
+            patient.ask("SELECT count(*) FROM range(1000000) a, range(1000000) b", cancellation=cancellation)
 
-    assert _seconds(ask) < TIMEOUT_S
+    assert _seconds(ask) < PATIENT_TIMEOUT_S
     timer.join()
-    assert sql.ask("SELECT 1").rows == [(1,)]
+    assert patient.ask("SELECT 1").rows == [(1,)]
 
 
-def test_another_thread_cancels_an_answer_on_its_way(sql: Sandbox) -> None:
-    with sql.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), sql.view) as result:
+def test_another_thread_cancels_an_answer_on_its_way(patient: Sandbox) -> None:
+    with patient.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), patient.view) as result:
         next(result)
         timer = threading.Timer(0.05, result.cancel)
         timer.start()
         with pytest.raises(SqlCancelled):
             _read_slowly(result)
         timer.join()
-    assert sql.ask("SELECT 1").rows == [(1,)]
+    assert patient.ask("SELECT 1").rows == [(1,)]
 
 
 def test_a_query_cancelled_before_it_began_does_not_begin(sql: Sandbox) -> None:
@@ -178,14 +197,15 @@ def test_more_queries_than_may_wait_are_turned_away_and_the_others_answered(sql:
     table = sql.table
     folder = table.folder.parent / "busy"
     folder.mkdir()
-    with sandbox(table, folder, LIMITS, workers=1, waiting_max=1, wait_s_max=0.1) as busy:
+    limits = dataclasses.replace(LIMITS, timeout_s=PATIENT_TIMEOUT_S)
+    with sandbox(table, folder, limits, workers=1, waiting_max=1, wait_s_max=0.1) as busy:
         with busy.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), busy.view) as holding:
             next(holding)
             with pytest.raises(Overloaded, match=r"0\.1 s"):
                 busy.ask("SELECT 1")
         assert busy.ask("SELECT 1").rows == [(1,)]
     with (
-        sandbox(table, folder, LIMITS, workers=1, waiting_max=0) as busy,
+        sandbox(table, folder, limits, workers=1, waiting_max=0) as busy,
         busy.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), busy.view) as holding,
     ):
         next(holding)
@@ -208,7 +228,7 @@ def test_runaways_and_small_queries_at_once(sql: Sandbox) -> None:
     runaway = threading.Thread(target=run_away)
     runaway.start()
     try:
-        answers = [sql.ask("SELECT count(*) FROM actions WHERE date = '2024-01-02'").rows for _ in range(50)]
+        answers = [_answer(sql, "SELECT count(*) FROM actions WHERE date = '2024-01-02'") for _ in range(50)]
     finally:
         stop.set()
         runaway.join()

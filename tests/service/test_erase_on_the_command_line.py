@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-from tests.service.running_service import ACTIONLAKE, action, running_service, submission
+from tests.service.command_line import actionlake
+from tests.service.running_service import action, running_service, submission
 from tests.storage.building import put, store_in
 from tests.storage.erasing import fill, users
 from tests.storage.what_is_left import traces
@@ -16,8 +16,7 @@ USER = "cli/user-77ab0e"
 
 
 def _erase(folder: Path, *more: str, fails: bool = False) -> str:
-    command = [ACTIONLAKE, "erase", USER, "--data", str(folder), *more]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    done = actionlake("erase", USER, "--data", folder, *more)
     assert (done.returncode != 0) == fails, done.stderr
     return done.stdout + done.stderr
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -19,8 +18,9 @@ from service.settings import Settings, SettingsError
 from storage.access_keys import KeyFile, NewKey
 from storage.errors import CorruptData
 from storage.paths import StorePaths
+from tests.service.command_line import actionlake
 from tests.service.keys import now_us
-from tests.service.running_service import ACTIONLAKE, RunningService, running_service
+from tests.service.running_service import RunningService, running_service
 
 EMPTY = {"userId": "u", "actions": []}
 
@@ -190,9 +190,8 @@ def workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 def keys_command(*arguments: str, data: Path) -> str:
-    done = subprocess.run(
-        [ACTIONLAKE, "keys", *arguments, "--data", str(data)], capture_output=True, text=True, check=True, timeout=60
-    )
+    done = actionlake("keys", *arguments, "--data", data)
+    assert done.returncode == 0, done.stderr
     return done.stdout
 
 

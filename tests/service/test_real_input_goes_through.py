@@ -11,6 +11,7 @@ from pathlib import Path
 
 import polars as pl
 
+from tests.service.command_line import actionlake
 from tests.service.running_service import ACTIONLAKE, RunningService, running_service
 
 SAMPLE = Path(__file__).parents[1] / "data" / "semicomplete-2015.ndjson.gz"
@@ -36,8 +37,8 @@ def check_rest(service: RunningService) -> None:
 
 def check_sql(data: Path) -> None:
     def ask(query: str) -> dict[str, int]:
-        command = [ACTIONLAKE, "sql", query, "--data", str(data), "--format", "csv"]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        done = actionlake("sql", query, "--data", data, "--format", "csv")
+        assert done.returncode == 0, done.stderr
         return {row["name"]: int(row["n"]) for row in csv.DictReader(io.StringIO(done.stdout))}
 
     assert ask("SELECT user_id AS name, count(*) AS n FROM actions GROUP BY 1 ORDER BY n DESC LIMIT 3") == BUSIEST

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 import pytest
 
-from tests.service.running_service import ACTIONLAKE, RunningService, action, running_service, submission
+from tests.service.command_line import actionlake
+from tests.service.running_service import RunningService, action, running_service, submission
 
 PURCHASE = '[action_types.purchase]\namountCents = { column = "amount_cents", type = "bigint" }\n[action_types.click]\n'
 
@@ -29,8 +29,8 @@ def decide(service: RunningService, what: str, **selection: Any) -> dict[str, An
     return answer
 
 
-def command(*arguments: str, cwd: Path) -> str:
-    done = subprocess.run([ACTIONLAKE, "rejected", *arguments], capture_output=True, text=True, cwd=cwd, check=False)
+def command(*arguments: str) -> str:
+    done = actionlake("rejected", *arguments)
     assert done.returncode == 0, done.stderr
     return done.stdout
 
@@ -150,23 +150,20 @@ def test_a_wrong_parameter_is_named(service: RunningService, parameters: dict[st
 def test_the_command_line_replays_beside_a_service_and_without_one(tmp_path: Path) -> None:
     data = tmp_path / "data"
     (tmp_path / "wider.toml").write_text(PURCHASE)
-    folder = ("--data", str(data))
-    with running_service(data) as service:
+    folder = ("--data", str(data), "--state", str(tmp_path / "state"))
+    with running_service(data, *folder[2:]) as service:
         service.submit(submission("u", action(type_="purchase"), action(type_="scroll")))
-        listed = [json.loads(line) for line in command("list", "--json", *folder, cwd=tmp_path).splitlines()]
+        listed = [json.loads(line) for line in command("list", "--json", *folder).splitlines()]
         assert [one["code"] for one in listed] == ["unknown_type"] * 2
-        assert json.loads(command("show", listed[0]["id"], *folder, cwd=tmp_path)) == listed[0]
-        assert json.loads(command("show", listed[0]["id"], "--url", service.url, cwd=tmp_path)) == listed[0]
-        assert command("replay", "--all", "--url", service.url, cwd=tmp_path).strip().endswith("still_rejected=2")
+        assert json.loads(command("show", listed[0]["id"], *folder)) == listed[0]
+        assert json.loads(command("show", listed[0]["id"], "--url", service.url)) == listed[0]
+        assert command("replay", "--all", "--url", service.url).strip().endswith("still_rejected=2")
         wider = ("--config", str(tmp_path / "wider.toml"))
-        assert command("replay", "--all", *folder, *wider, cwd=tmp_path) == "replayed=1 actions=1 still_rejected=1\n"
+        assert command("replay", "--all", *folder, *wider) == "replayed=1 actions=1 still_rejected=1\n"
         assert len(service.retrieve(userId="u").json()["logs"]) == 1, "seen at once by the service"
-        assert command("replay", "--all", *folder, *wider, cwd=tmp_path) == "replayed=0 actions=0 still_rejected=1\n"
-        assert command("drop", "--code", "unknown_type", "--state", "open", "--dry-run", *folder, cwd=tmp_path) == (
-            "dropped=1\n"
-        )
-    assert command("drop", "--state", "open", *folder, cwd=tmp_path) == "dropped=1\n"
-    assert "replayed" in command("list", *folder, cwd=tmp_path)
-    done = subprocess.run([ACTIONLAKE, "status", "--json", *folder], capture_output=True, text=True, check=True)
-    figures = json.loads(done.stdout)
+        assert command("replay", "--all", *folder, *wider) == "replayed=0 actions=0 still_rejected=1\n"
+        assert command("drop", "--code", "unknown_type", "--status", "open", "--dry-run", *folder) == ("dropped=1\n")
+    assert command("drop", "--status", "open", *folder) == "dropped=1\n"
+    assert "replayed" in command("list", *folder)
+    figures = json.loads(actionlake("status", "--json", *folder).stdout)
     assert (figures["rows"], figures["dead_letters"], figures["dead_letters_in_journal"]) == (1, 1, 0)

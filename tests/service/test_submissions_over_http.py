@@ -159,11 +159,11 @@ def test_compressed_bodies_are_taken(service: RunningService) -> None:
 @pytest.mark.parametrize(
     ("body", "encoding", "status"),
     [
-        (gzip.compress(bytes(200_000_000), 1), "gzip", 413),
-        (zstandard.compress(bytes(200_000_000)), "zstd", 413),
-        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(200_000_000)), "zstd", 413),
+        (gzip.compress(bytes(40_000_000), 1), "gzip", 413),
+        (zstandard.compress(bytes(40_000_000)), "zstd", 413),
+        (zstandard.ZstdCompressor(write_content_size=False).compress(bytes(40_000_000)), "zstd", 413),
         (b"not gzip", "gzip", 400),
-        (gzip.compress(b"{}")[:-9], "gzip", 400),
+        (gzip.compress(b"{}", mtime=0)[:-9], "gzip", 400),
         (zstandard.compress(b'{"userId": "u"}')[:-3], "zstd", 400),
         (zlib.compress(b"{}"), "deflate", 415),
         (b"{}", "br", 415),
