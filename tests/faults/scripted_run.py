@@ -5,7 +5,7 @@
 runs it in each folder, with a mistake in those that name one, or with a vacuum and an erasure at the end. What it does
 and is told goes to the file REPORTS, a line each, as of `tests.faults.store_process`: `S user first count` before a
 submission is handed over, `A user first count` when it is acknowledged, `R user first count error` when it is refused;
-`F user` before a user is erased, and `G user` when that is acknowledged.
+`F user` before a user is erased, and `G user` when that is acknowledged; `B folder` before the folder is opened.
 """
 
 from __future__ import annotations
@@ -63,6 +63,7 @@ def perform(folder: Path, name: str, report: Report) -> None:
 def upkeep(folder: Path, erased_user: str, report: Report) -> None:
     """Open the store, remove what the table no longer names, erase a user to the end, and close."""
     options = StoreOptions(flush=_LIMITS, erasure_grace_ms=0)
+    report(f"B {folder}")
     store, _ = open_store(StorePaths.of(folder), ActionSchema(), options, holder="a script")
     try:
         lake = Lake(store.paths.table, store.schema)
