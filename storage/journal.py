@@ -561,16 +561,25 @@ class Journal:
         """Copy the write-ahead log into the database file.
 
         With *truncate* the log file is emptied as well, and free pages go back to the file system; this waits for
-        readers and writers, so that it comes after a checkpoint without it.
+        readers and writers, so that it comes after a checkpoint without it. If they are in the way for too long,
+        nothing is said: the log is not lost, only longer.
+
+        Raises:
+            DiskFull: the database file cannot grow; the log holds everything still.
+            StoreFailed: a write or a sync failed.
         """
-        # A commit at the same instant, or a reader in another process, may be in the way, and SQLite does not wait for
-        # all of them; the next checkpoint gets its chance.
-        with contextlib.suppress(Overloaded):
+        try:
             with self._upkeep_lock, self._translated():
                 self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_PASSIVE)
             if truncate:
                 with self._upkeep_turn(), self._translated():
                     self._upkeep.wal_checkpoint(mode=apsw.SQLITE_CHECKPOINT_TRUNCATE)
+        except DiskFull:
+            raise
+        except Overloaded:
+            # A commit at the same instant, or a reader in another process, is in the way, and SQLite does not wait for
+            # all of them; the next checkpoint gets its chance.
+            return
 
     def scrub(self) -> bool:
         """Return all free pages to the file system and empty the write-ahead log, so that nothing deleted is left.
