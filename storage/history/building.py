@@ -23,6 +23,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.data_files import encoding_options
 from storage.durable_files import fsync_path
 from storage.history.manifest import (
     FORMAT,
@@ -43,8 +44,6 @@ PART_ROWS: Final = 300_000
 ROW_GROUP_ROWS: Final = 4096
 PASS_BYTES: Final = 128 << 20
 _BITS_MAX: Final = 16
-_DELTA_PACKED: Final = ("time", "received_at", "position")
-_PLAIN: Final = ("properties",)
 _ORDER: Final = (USER_HASH, "user_id", "time", "journal", "position")
 _ZSTD_LEVEL: Final = 6
 _PARENT_POLL_S: Final = 0.2
@@ -234,7 +233,6 @@ def _write_part(folder: Path, name: str, rows: pa.Table) -> Part | None:
     if not rows.num_rows:
         return None
     path = folder / name
-    dictionary = [one for one in rows.schema.names if one not in _DELTA_PACKED and one not in _PLAIN]
     with open(path, "xb", opener=lambda file, flags: os.open(file, flags, 0o600)) as sink:
         pq.write_table(
             rows,
@@ -242,8 +240,7 @@ def _write_part(folder: Path, name: str, rows: pa.Table) -> Part | None:
             compression="zstd",
             compression_level=_ZSTD_LEVEL,
             row_group_size=ROW_GROUP_ROWS,
-            use_dictionary=dictionary,
-            column_encoding=dict.fromkeys(_DELTA_PACKED, "DELTA_BINARY_PACKED"),
+            **encoding_options(rows.schema),
             # Readers look for hashes and times; other statistics would only make the footer larger.
             write_statistics=[USER_HASH, "time"],
             write_page_checksum=True,
