@@ -33,6 +33,7 @@ from storage.erasure_records import (
     erased_by,
     insert_erasure,
     pending_erasures,
+    read_erasure,
     require_version,
     set_files_total,
 )
@@ -82,7 +83,10 @@ def _forget(journal: Journal, one: Erasure, *, now_us: int, forget_user: Callabl
     forget_user(one.user_id)
     with journal.writing() as execute:
         count_up(execute, one.id, dead_letters=letters)
-        enter_phase(execute, [one.id], Phase.REJECTS, now_us)
+        known = read_erasure(execute, one.id)
+        # The leader may have done the same meanwhile, and be far beyond it.
+        if known is not None and known.phase is Phase.RECORDED:
+            enter_phase(execute, [one.id], Phase.REJECTS, now_us)
 
 
 class Eraser:

@@ -202,6 +202,24 @@ def test_a_grace_that_is_changed_while_it_runs_counts(folder: Path) -> None:
         assert store.erasures(limit=1)[0].phase is not Phase.WAITING
 
 
+def test_a_request_that_is_slow_does_not_take_an_erasure_back(folder: Path) -> None:
+    """The keeper finds it recorded, and is done with it before the process that recorded it goes on."""
+    requests: list[str] = []
+
+    def be_overtaken(user_id: str) -> None:
+        requests.append(user_id)
+        if len(requests) == 1:
+            finish(store)
+
+    with store_in(folder, erasure_grace_ms=0, forget_user=be_overtaken) as store:
+        fill(store)
+        made = store.erase(USER)
+        found = store.erasure(made.id)
+        assert found is not None
+        assert (found.phase, found.user_id) == (Phase.DONE, None)
+        assert traces(folder, USER) == []
+
+
 def test_a_repeated_submission_with_its_key_stores_nothing(folder: Path) -> None:
     key = IdempotencyKey.of("k", b"body")
     with store_in(folder, erasure_grace_ms=0) as store:
