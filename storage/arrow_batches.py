@@ -137,6 +137,9 @@ class ArrowParser:
                 )
             with pa.ipc.open_stream(pa.py_buffer(body)) as reader:
                 names = self._column_names(reader.schema)
+                for name in names:
+                    # The name of a time zone is decoded only when it is asked for, and may be no text.
+                    getattr(reader.schema.field(name).type, "tz", None)
                 batches: list[pa.RecordBatch] = []
                 rows = 0
                 for batch in reader:

@@ -15,7 +15,7 @@ from tests.faults.server_process import HASTY, Clients, serving
 from tests.faults.small_disks import mountable_namespace, small_disk
 from tests.faults.store_process import Run, RunningStore, spawner
 
-_DISK_BYTES: Final = 16 * 1024 * 1024
+_DISK_BYTES: Final = 24 * 1024 * 1024
 _PATIENCE_S: Final = 60.0
 _CONTROL_TRIES: Final = 5
 
