@@ -76,9 +76,10 @@ hundred arriving a day to a month late.
   type in one commit, the late actions as a later commit; then `actionlake compact` and the service's own background
   work (which users a file has, copies of histories) bring the table in order, and measuring waits until nothing is due.
   It does not wait the hour that a file rests before it is copied: `--history-rest-ms 1000`. Measured is with the
-  default settings. ClickHouse, once by user and time and once by time, has the same columns and is merged by
-  `OPTIMIZE FINAL`; SQLite and PostgreSQL have the indexes that the replaced service would have, by user and time and by
-  type and time, and take part up to 20 million actions. DuckDB and Polars read the table that Actionlake made.
+  default settings. ClickHouse, once by user and time and once by time, has the same columns and is left as its own
+  background merges leave it (its manual advises against `OPTIMIZE FINAL`, which would make one part). SQLite and
+  PostgreSQL have the indexes that the replaced service would have, by user and time and by type and time, and take part
+  up to 20 million actions. DuckDB and Polars read the table that Actionlake made.
 - **Asking.** Each in a process of its own, in turn, ten questions at a time, the clock around the call that answers:
   over REST it ends when the answer's bytes are there, ClickHouse answers in bytes of its own JSON (Arrow where that is
   asked for), DuckDB and Polars in Arrow, the others in rows of Python. In process, Actionlake is its retrieval without

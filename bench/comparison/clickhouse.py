@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import json
+import time
 from pathlib import Path
 from typing import Any, Final
 
@@ -13,6 +14,8 @@ from chdb.session import Session
 from bench.comparison.contender import JSON_ROW, Contender, Row, micros, quoted_times, table_rows
 from bench.comparison.questions import DAILY, Question, funnel_sql, rows_sql
 
+_LOOK_S: Final = 0.5
+_QUIET_LOOKS: Final = 6
 _NULLABLE: Final = "Nullable({})".format
 _COLUMNS: Final = {
     "date": "Date", "type": "LowCardinality(String)", "user_id": "String", "session_id": _NULLABLE("String"),
@@ -40,7 +43,12 @@ class ClickHouse(Contender):
         self._run(f"INSERT INTO compared.actions ({names}) SELECT {names} FROM file('{source}', 'Parquet')")
 
     def finish(self) -> None:
-        self._run("OPTIMIZE TABLE compared.actions FINAL")
+        """Wait for the merges that ClickHouse makes by itself; its manual advises against `OPTIMIZE FINAL`."""
+        quiet_looks = 0
+        while quiet_looks < _QUIET_LOOKS:
+            time.sleep(_LOOK_S)
+            merging = int(self._run("SELECT count() FROM system.merges WHERE database = 'compared'"))
+            quiet_looks = 0 if merging else quiet_looks + 1
 
     def open(self, folder: Path) -> None:
         self._session: Any = Session(str(folder))
