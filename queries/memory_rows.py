@@ -29,7 +29,7 @@ _IN_CAPITALS: Final = re.compile("[\x0b\x0e\x0f\x1a-\x1f]")
 
 def fits_in_memory(memory: pa.Table, page: PageBounds) -> bool:
     """Whether `page_rows` is the faster way."""
-    return memory.num_rows <= MEMORY_ROWS_MAX and page.rows <= PAGE_ROWS_MAX
+    return memory.num_rows <= MEMORY_ROWS_MAX and min(memory.num_rows, page.rows) <= PAGE_ROWS_MAX
 
 
 def page_rows(memory: pa.Table, asked: RetrievalFilter, page: PageBounds) -> pa.Table:
