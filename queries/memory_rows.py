@@ -29,7 +29,8 @@ _IN_CAPITALS: Final = re.compile("[\x0b\x0e\x0f\x1a-\x1f]")
 
 def fits_in_memory(memory: pa.Table, page: PageBounds) -> bool:
     """Whether `page_rows` is the faster way."""
-    return memory.num_rows <= MEMORY_ROWS_MAX and min(memory.num_rows, page.rows) <= PAGE_ROWS_MAX
+    rows: int = memory.num_rows
+    return rows <= MEMORY_ROWS_MAX and min(rows, page.rows) <= PAGE_ROWS_MAX
 
 
 def page_rows(memory: pa.Table, asked: RetrievalFilter, page: PageBounds) -> pa.Table:
