@@ -27,6 +27,7 @@ TO_REACH: Final = (
     _to_clickhouse("one user, newest 100, to ClickHouse by user", "newest", "to_clickhouse", 0.4),
     _to_clickhouse("one type and one hour, to ClickHouse by time", "type-hour", "to_clickhouse-by-time", 1.0),
     _to_clickhouse("daily counts and distinct users, to the faster ClickHouse", "daily", "to_faster_clickhouse", 1.3),
+    _to_clickhouse("the same, to ClickHouse by user", "daily", "to_clickhouse", 1.3),
     _to_clickhouse("bytes on disk, to the smaller ClickHouse", "user", "bytes_to_smaller_clickhouse", 0.65),
     _to_clickhouse(
         "bytes on disk, caches included, to the smaller ClickHouse",

@@ -1,7 +1,9 @@
 """The actions that are compared over: a year of many users, made day by day, the same for the same arguments.
 
 Users are drawn by a power law in which the typical one has as many actions as there are actions for each user, and the
-heaviest several hundred times that. A hundredth of all actions arrives days after it happened.
+heaviest several hundred times that. They come in sessions, each submitted as one request when it is over, as in the web
+log that the tests read (semicomplete.com, May 2015: 3.27 actions a session, 4 s between two at the median and 7 s on
+average, viewed items by a power law). A hundredth of all sessions arrives days after it happened.
 """
 
 from __future__ import annotations
@@ -19,7 +21,7 @@ import pyarrow.compute as pc
 from storage.schema import TIMESTAMP, ActionSchema
 
 # Another one whenever the same arguments give other rows: what was made of the old ones is not used any more.
-VERSION: Final = 1
+VERSION: Final = 2
 JOURNAL: Final = "bench"
 TYPES: Final = ("click", "view", "navigate")
 _TYPE_SHARES: Final = (0.45, 0.35, 0.20)
@@ -28,7 +30,15 @@ _ACTIONS_A_USER: Final = 130
 _EXPONENT: Final = 0.57
 _LATE_SHARE: Final = 0.01
 _DAY_US: Final = 86_400_000_000
-_SESSION_US: Final = 1_800_000_000
+# Of the web log, counted from its submissions: how many actions a session has, and what lies between two of them.
+_SESSION_ACTIONS_MEAN: Final = 3.27
+_PAUSE_MEDIAN_MS: Final = 4_000
+_PAUSE_SIGMA: Final = 1.06
+# A request takes this long to arrive, and is then acknowledged as a whole.
+_LATENCY_US: Final = (20_000, 250_000)
+# What is viewed comes from a catalogue, the n-th most popular item in proportion to 1/n.
+_ITEMS: Final = 50_000
+_ITEM_ID_MIN: Final = 100_000_000
 _PAGES: Final = pa.array(
     ["home", "communities", "inventory", "floor-plans", "pricing", "contact", "search", "account"], pa.string()
 )
@@ -93,13 +103,32 @@ class ComparedActions:
         count = self.a_day
         date = self.first_date + datetime.timedelta(days=day)
         midnight_us = (date - datetime.date(1970, 1, 1)).days * _DAY_US
-        users = np.searchsorted(self._cumulated, source.random(count)).astype(np.int64)
-        since_us = np.sort(source.integers(0, _DAY_US // 1000, count)) * 1000
+        sizes = _sizes_of_sessions(source, count)
+        sessions = len(sizes)
+        # Of which session each action is, and which action of it comes first.
+        session, first = np.repeat(np.arange(sessions), sizes), np.cumsum(sizes) - sizes
+        pauses_ms = source.lognormal(np.log(_PAUSE_MEDIAN_MS), _PAUSE_SIGMA, count).astype(np.int64)
+        pauses_ms[first] = 0
+        passed_ms = np.cumsum(pauses_ms)
+        passed_ms -= passed_ms[first][session]
+        lasts_ms = passed_ms[first + sizes - 1]
+        # A session ends on the day on which it begins, so that each day can be made alone.
+        begins_ms = (source.random(sessions) * (_DAY_US // 1000 - lasts_ms)).astype(np.int64)
+        late = source.random(sessions) < _LATE_SHARE
+        latency_us = source.integers(*_LATENCY_US, sessions)
+        received = midnight_us + (begins_ms + lasts_ms) * 1000 + latency_us
+        of_user = np.searchsorted(self._cumulated, source.random(sessions)).astype(np.int64)
+        # Positions are given in the order in which requests arrive, and inside one in that of its actions.
+        arrives = np.empty(sessions, np.int64)
+        arrives[np.argsort(received, kind="stable")] = np.arange(sessions)
+        order = np.argsort(arrives[session], kind="stable")
+        session = session[order]
+        users, late_actions = of_user[session], late[session]
+        since_us = (begins_ms[session] + passed_ms[order]) * 1000
+        received += np.where(late, source.integers(1, 31, sessions) * _DAY_US, 0)
         types = source.choice(len(TYPES), count, p=_TYPE_SHARES)
-        late = source.random(count) < _LATE_SHARE
-        received = midnight_us + since_us + np.where(late, source.integers(1, 31, count) * _DAY_US, 40_000)
         x, y = source.integers(0, 1920, count), source.integers(0, 1080, count)
-        viewed = source.integers(10**8, 10**9, count)
+        viewed = _items(source, count)
         page_from, page_to = source.integers(0, len(_PAGES), count), source.integers(0, len(_PAGES), count)
         is_click, is_view, is_navigate = (pa.array(types == code) for code in range(3))
         texts = {
@@ -114,7 +143,7 @@ class ComparedActions:
             "date": pa.array(np.full(count, midnight_us // _DAY_US, np.int32)).view(pa.date32()),
             "type": pa.array(TYPES, pa.string()).take(pa.array(types)),
             "user_id": user_ids,
-            "session_id": _joined(user_ids, "-", _text((midnight_us + since_us) // _SESSION_US % 100_000)),
+            "session_id": _joined(user_ids, "-", _text((begins_ms[session] // 1000).astype(np.int64) + day * 86_400)),
             "time": pa.array(midnight_us + since_us).view(TIMESTAMP),
             "utc_offset_minutes": pa.array((users % 3 * -60).astype(np.int16)),
             "properties": pc.case_when(pc.make_struct(is_click, is_view), click, view, navigate),
@@ -123,12 +152,29 @@ class ComparedActions:
             "viewed_id": _where(is_view, texts["viewed"]),
             "page_from": _where(is_navigate, texts["from"]),
             "page_to": _where(is_navigate, texts["to"]),
-            "received_at": pa.array(received).view(TIMESTAMP),
+            "received_at": pa.array(received[session]).view(TIMESTAMP),
             "journal": pa.repeat(pa.scalar(JOURNAL), count),
             "position": pa.array(np.arange(day * count + 1, (day + 1) * count + 1)),
         }
         schema = ActionSchema().table_schema
-        return pa.table([columns[name] for name in schema.names], schema=schema), late
+        return pa.table([columns[name] for name in schema.names], schema=schema), late_actions
+
+
+def _sizes_of_sessions(source: np.random.Generator, actions: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    # As many as are surely enough; the last one that is needed is cut so that the sum is *actions*.
+    sizes = source.geometric(1 / _SESSION_ACTIONS_MEAN, actions).astype(np.int64)
+    ends = np.cumsum(sizes)
+    needed = int(np.searchsorted(ends, actions)) + 1
+    sizes = sizes[:needed]
+    sizes[-1] -= ends[needed - 1] - actions
+    return sizes
+
+
+def _items(source: np.random.Generator, count: int) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+    shares = np.cumsum(1 / np.arange(1, _ITEMS + 1, dtype=np.float64))
+    ranks = np.searchsorted(shares / shares[-1], source.random(count))
+    # A prime larger than the catalogue: popular items are not neighbours in the order of ids.
+    return _ITEM_ID_MIN + (ranks * 7_919_017) % 900_000_000
 
 
 def _user_text(ranks: np.ndarray[tuple[int], np.dtype[np.int64]]) -> pa.Array:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from bench.comparison.actions import ComparedActions
@@ -90,6 +92,21 @@ def test_the_same_arguments_give_the_same_actions_each_once() -> None:
     assert first == again
     positions = sorted(position for table in first for position in table["position"].to_pylist())
     assert positions == list(range(1, 401))
+
+
+def test_actions_come_in_sessions_of_one_user_each_acknowledged_at_once_on_one_day() -> None:
+    actions = pa.concat_tables([one for pair in ComparedActions(40_000, days=4).tables() for one in pair])
+    assert actions.num_rows == 40_000
+    sessions = actions.group_by("session_id").aggregate(
+        [("user_id", "count_distinct"), ("date", "count_distinct"), ("received_at", "count_distinct"), ("time", "max")]
+    )
+    assert pc.max(sessions["user_id_count_distinct"]).as_py() == 1
+    assert pc.max(sessions["date_count_distinct"]).as_py() == 1
+    # The few of one user that begin within one second have one name, and are two requests.
+    assert pc.mean(sessions["received_at_count_distinct"]).as_py() < 1.01
+    assert 3.1 < actions.num_rows / sessions.num_rows < 3.5
+    assert pc.all(pc.greater(actions["received_at"], actions["time"])).as_py()
+    assert pc.equal(actions["date"], actions["time"].cast(pa.date32())).combine_chunks().true_count == 40_000
 
 
 def test_figures_are_medians_and_percentiles_in_milliseconds() -> None:
