@@ -170,9 +170,9 @@ class PeakResident:
             self._sample()
 
     def _sample(self) -> None:
-        now_bytes = sum(map(resident_bytes, self._pids))
+        # Looked at under the lock: what was seen before a peak was forgotten must not count afterwards.
         with self._lock:
-            self._peak_bytes = max(self._peak_bytes, now_bytes)
+            self._peak_bytes = max(self._peak_bytes, sum(map(resident_bytes, self._pids)))
 
 
 def resident_bytes(pid: int) -> int:

@@ -20,7 +20,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
     folder = tmp_path_factory.mktemp("checkout")
     prepare_folder(folder)
     # Flushed when the page says so, and not before.
-    with running_service(folder / "data", "--flush-interval-ms-max", "3600000") as running:
+    with running_service(folder / "data") as running:
         yield running
 
 

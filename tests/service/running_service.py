@@ -19,6 +19,8 @@ import httpx
 
 _SERVING = re.compile(r"serving (http://\S+) over")
 ACTIONLAKE = str(Path(sys.executable).parent / "actionlake")
+# What is in the table was flushed because a test asked for it, however long that test takes.
+_PATIENT = ("--flush-interval-ms-max", "3600000")
 
 
 class RunningService:
@@ -28,7 +30,7 @@ class RunningService:
         self.data = data
         self._log = tempfile.NamedTemporaryFile("w+b", prefix="actionlake-", suffix=".log", delete=False)  # noqa: SIM115
         self.process = subprocess.Popen(
-            [ACTIONLAKE, "serve", "--data", str(data), "--port", "0", "--log-format", "json", *flags],
+            [ACTIONLAKE, "serve", "--data", str(data), "--port", "0", "--log-format", "json", *_PATIENT, *flags],
             stderr=self._log,
             stdout=self._log,
             env={**os.environ, **(environ or {})},
