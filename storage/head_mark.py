@@ -12,16 +12,16 @@ make the note older as well.
 
 from __future__ import annotations
 
-import mmap
 import os
 import struct
 from pathlib import Path
 from typing import Final
 
-_PAGE_BYTES: Final = 4096
+from storage.shared_page import PAGE_BYTES, map_page
+
 _ID_BYTES: Final = 64
 _SLOT: Final = struct.Struct("<q")
-_SLOTS: Final = (_PAGE_BYTES - _ID_BYTES) // _SLOT.size
+_SLOTS: Final = (PAGE_BYTES - _ID_BYTES) // _SLOT.size
 
 
 class HeadMark:
@@ -33,12 +33,7 @@ class HeadMark:
         Raises:
             OSError: the file cannot be made.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.posix_fallocate(descriptor, 0, _PAGE_BYTES)
-            self._page = mmap.mmap(descriptor, _PAGE_BYTES)
-        finally:
-            os.close(descriptor)
+        self._page = map_page(path)
         self._place = _ID_BYTES + os.getpid() % _SLOTS * _SLOT.size
 
     def note(self, head: int) -> None:
@@ -48,7 +43,7 @@ class HeadMark:
 
     def begin(self, journal: str, head: int) -> None:
         """Begin anew for a journal that ends at *head*. Only for the holder of the folder's lock, after recovery."""
-        self._page[:] = bytes(_PAGE_BYTES)
+        self._page[:] = bytes(PAGE_BYTES)
         self._page[:_ID_BYTES] = journal.encode()[:_ID_BYTES].ljust(_ID_BYTES, b"\0")
         _SLOT.pack_into(self._page, _ID_BYTES, head)
 
@@ -67,7 +62,7 @@ def noted(path: Path) -> tuple[str, int]:
         page = path.read_bytes()
     except FileNotFoundError:
         return "", 0
-    if len(page) != _PAGE_BYTES:
+    if len(page) != PAGE_BYTES:
         return "", 0
     journal = page[:_ID_BYTES].rstrip(b"\0").decode("utf-8", "replace")
     return journal, max(_SLOT.unpack_from(page, _ID_BYTES + slot * _SLOT.size)[0] for slot in range(_SLOTS))

@@ -11,7 +11,6 @@ and the commit's own log entry by `sync`, after which the caller may call the ve
 
 from __future__ import annotations
 
-import datetime
 import json
 import threading
 from collections.abc import Sequence
@@ -25,6 +24,16 @@ from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, RemoveAction, Transaction
 
 from storage.data_files import DataFile, WrittenFile
+from storage.delta_log import (
+    MILLISECOND_US,
+    entry_name,
+    first_line,
+    iso_of,
+    log_folder,
+    microseconds_of,
+    now_ms,
+    sync_checkpoint,
+)
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CommitRefused, CorruptData, RewriteConflict, StoreFailed
 from storage.schema import PARTITION_COLUMNS, ActionSchema, TableColumns
@@ -41,8 +50,6 @@ _CONFIGURATION: Final = {
 # The app id of everything that replaces files by others: two rewrites from the same version cannot both be committed.
 MAINTENANCE: Final = "maintenance"
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-_MILLISECOND_US: Final = 1000
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +86,7 @@ class Lake:
         except TableNotFoundError as error:
             raise FileNotFoundError(f"there is no table in {folder}") from error
         except (DeltaError, OSError, ValueError) as error:
-            raise CorruptData(f"the log of the table in {folder} cannot be read: {_first_line(error)}") from error
+            raise CorruptData(f"the log of the table in {folder} cannot be read: {first_line(error)}") from error
         self.schema = schema
 
     def _open(self) -> None:
@@ -117,8 +124,8 @@ class Lake:
                 configuration=dict(_CONFIGURATION),
                 post_commithook_properties=_NO_HOOKS,
             )
-            fsync_path(folder / "_delta_log" / _entry_name(0))
-            fsync_path(folder / "_delta_log")
+            fsync_path(log_folder(folder) / entry_name(0))
+            fsync_path(log_folder(folder))
             fsync_path(folder)
         except (DeltaError, OSError) as error:
             raise StoreFailed(f"the table in {folder} could not be made: {error}") from error
@@ -155,7 +162,7 @@ class Lake:
             try:
                 self._table.alter.add_columns(list(delta_fields), post_commithook_properties=_NO_HOOKS)
             except (DeltaError, OSError) as error:
-                raise CommitRefused(f"{self.folder} did not take new columns: {_first_line(error)}") from error
+                raise CommitRefused(f"{self.folder} did not take new columns: {first_line(error)}") from error
             self._update()
             return int(self._table.version())
 
@@ -196,7 +203,7 @@ class Lake:
                 self._update()
             except (DeltaError, OSError) as error:
                 raise CorruptData(
-                    f"the log of the table in {self.folder} cannot be read: {_first_line(error)}"
+                    f"the log of the table in {self.folder} cannot be read: {first_line(error)}"
                 ) from error
         return self.snapshot(journal)
 
@@ -285,7 +292,7 @@ class Lake:
                 if not self._committed(removed, added):
                     if int(self._table.transaction_version(MAINTENANCE) or 0) != before:
                         raise RewriteConflict(f"another rewrite of {self.folder} was first: {error}") from error
-                    raise CommitRefused(f"{self.folder} did not take a rewrite: {_first_line(error)}") from error
+                    raise CommitRefused(f"{self.folder} did not take a rewrite: {first_line(error)}") from error
             self._update()
             return int(self._table.version())
 
@@ -313,7 +320,7 @@ class Lake:
         return RemoveAction(
             path=self._relative(one),
             data_change=data_change,
-            deletion_timestamp=_now_ms(),
+            deletion_timestamp=now_ms(),
             size=one.size_bytes,
             partition_values={"date": one.date.isoformat(), "type": one.type},
         )
@@ -324,10 +331,10 @@ class Lake:
         Raises:
             OSError: an entry is missing or could not be synced.
         """
-        log = self.folder / "_delta_log"
+        log = log_folder(self.folder)
         for version in range(after_version + 1, through_version + 1):
             try:
-                fsync_path(log / _entry_name(version))
+                fsync_path(log / entry_name(version))
             except FileNotFoundError:
                 # Somebody else made it durable meanwhile, and summed it up.
                 if not any(summed_up >= version for summed_up in checkpoints(self.folder)):
@@ -348,17 +355,13 @@ class Lake:
                 self._update()
                 version = int(self._table.version())
             except (DeltaError, OSError) as error:
-                raise CommitRefused(f"{self.folder} cannot be read: {_first_line(error)}") from error
+                raise CommitRefused(f"{self.folder} cannot be read: {first_line(error)}") from error
             self.sync(after_version=durable_version, through_version=version)
             try:
                 self._table.create_checkpoint()
             except (DeltaError, OSError) as error:
-                raise CommitRefused(_first_line(error)) from error
-        log = self.folder / "_delta_log"
-        for path in log.glob(f"{version:020d}.checkpoint*.parquet"):
-            fsync_path(path)
-        fsync_path(log / "_last_checkpoint")
-        fsync_path(log)
+                raise CommitRefused(first_line(error)) from error
+        sync_checkpoint(self.folder, version)
         return version
 
     def _read_snapshot(self, journal: str) -> Snapshot:
@@ -381,8 +384,8 @@ class Lake:
             rows=add["num_records"],
             date=add["partition.date"],
             type=add["partition.type"],
-            time_min_us=_microseconds(add["min.time"]),
-            time_max_us=_microseconds(add["max.time"]) + _MILLISECOND_US,
+            time_min_us=microseconds_of(add["min.time"]),
+            time_max_us=microseconds_of(add["max.time"]) + MILLISECOND_US,
             written_at_ms=add["modification_time"],
         )
 
@@ -396,12 +399,7 @@ def watermark_at(folder: Path, journal: str, version: int) -> int:
     try:
         return int(DeltaTable(str(folder), version=version).transaction_version(journal) or 0)
     except (DeltaError, OSError, ValueError) as error:
-        raise CorruptData(f"the log of the table in {folder} cannot be read: {_first_line(error)}") from error
-
-
-def _first_line(error: Exception) -> str:
-    """What the library says, without the stack trace that it may append."""
-    return str(error).partition("\n")[0]
+        raise CorruptData(f"the log of the table in {folder} cannot be read: {first_line(error)}") from error
 
 
 def newest_version(folder: Path) -> int:
@@ -413,7 +411,7 @@ def newest_version(folder: Path) -> int:
 def log_entries(folder: Path) -> dict[int, Path]:
     """Map version → log entry, for all entries in the table's log, whatever is in them."""
     found: dict[int, Path] = {}
-    for path in (folder / "_delta_log").glob("*.json"):
+    for path in log_folder(folder).glob("*.json"):
         if path.stem.isdigit() and len(path.stem) == 20:
             found[int(path.stem)] = path
     return found
@@ -423,45 +421,26 @@ def checkpoints(folder: Path) -> dict[int, Path]:
     """Map version → checkpoint, for all checkpoints in the table's log, whatever is in them."""
     return {
         int(path.name[:20]): path
-        for path in (folder / "_delta_log").glob("*.checkpoint.parquet")
+        for path in log_folder(folder).glob("*.checkpoint.parquet")
         if path.name[:20].isdigit()
     }
-
-
-def _entry_name(version: int) -> str:
-    return f"{version:020d}.json"
-
-
-def _now_ms() -> int:
-    return int(datetime.datetime.now(datetime.UTC).timestamp() * 1000)
 
 
 def _add_action(one: WrittenFile, *, data_change: bool = True) -> AddAction:
     statistics = {
         "numRecords": one.rows,
-        "minValues": {"time": _iso(one.time_min_us), "position": one.position_min},
-        "maxValues": {"time": _iso(one.time_max_us), "position": one.position_max},
+        "minValues": {"time": iso_of(one.time_min_us), "position": one.position_min},
+        "maxValues": {"time": iso_of(one.time_max_us), "position": one.position_max},
         "nullCount": {"time": 0, "position": 0},
     }
     return AddAction(
         path=one.relative_path,
         size=one.size_bytes,
         partition_values={"date": one.date.isoformat(), "type": one.type},
-        modification_time=_now_ms(),
+        modification_time=now_ms(),
         data_change=data_change,
         stats=json.dumps(statistics),
     )
-
-
-def _iso(time_us: int) -> str:
-    """Write a time as the log does: UTC, cut to milliseconds."""
-    moment = _EPOCH + datetime.timedelta(microseconds=time_us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
-
-
-def _microseconds(moment: datetime.datetime) -> int:
-    since = moment - _EPOCH
-    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds
 
 
 def _plain(column: pa.Field) -> pa.Field:

@@ -8,13 +8,12 @@ setting and reading it needs no system call and works while the disk does not.
 from __future__ import annotations
 
 import mmap
-import os
 from pathlib import Path
 from typing import Final
 
 from storage.errors import StoreFailed
+from storage.shared_page import PAGE_BYTES, map_page
 
-_PAGE_BYTES: Final = 4096
 _MESSAGE_BYTES_MAX: Final = 1024
 
 
@@ -27,12 +26,7 @@ class Latch:
         Raises:
             OSError: the file cannot be made.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.posix_fallocate(descriptor, 0, _PAGE_BYTES)
-            self._page = mmap.mmap(descriptor, _PAGE_BYTES)
-        finally:
-            os.close(descriptor)
+        self._page = map_page(path)
 
     @staticmethod
     def read(path: Path) -> str | None:
@@ -46,7 +40,7 @@ class Latch:
 
     def clear(self) -> None:
         """Forget an earlier failure. Only for the holder of the folder's lock, after recovery."""
-        self._page[:] = bytes(_PAGE_BYTES)
+        self._page[:] = bytes(PAGE_BYTES)
 
     def set(self, reason: str) -> None:
         """Latch the store as failed; the first reason stays."""

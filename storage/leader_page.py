@@ -6,16 +6,14 @@ for nothing. Nothing here is needed after a crash: the page is advice and news, 
 
 from __future__ import annotations
 
-import mmap
-import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from storage.errors import DiskFull
+from storage.shared_page import map_page
 
-_PAGE_BYTES: Final = 4096
 # Places of the page's 64-bit numbers.
 _WANTED_UNTIL_NS: Final = 0
 _LOOKED_AT_US: Final = 1
@@ -51,12 +49,7 @@ class LeaderPage:
         Raises:
             OSError: the file cannot be made.
         """
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
-        try:
-            os.posix_fallocate(descriptor, 0, _PAGE_BYTES)
-            self._page = mmap.mmap(descriptor, _PAGE_BYTES)
-        finally:
-            os.close(descriptor)
+        self._page = map_page(path)
         self._numbers = memoryview(self._page)[:_MESSAGE_BEGINS].cast("Q")
 
     # Turns

@@ -16,6 +16,7 @@ from urllib.parse import unquote
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.delta_log import entry_name, first_line, log_folder
 from storage.lake import log_entries
 
 
@@ -90,7 +91,7 @@ def read_log(table: Path, *, through: int | None = None) -> LogState:
 
     Beside a service that cleans its log up this may meet an entry that was there a moment ago; the caller reads again.
     """
-    log = table / "_delta_log"
+    log = log_folder(table)
     state = LogState()
     entries = {v: path for v, path in sorted(log_entries(table).items()) if through is None or v <= through}
     _apply_newest_checkpoint(log, state, through)
@@ -98,7 +99,7 @@ def read_log(table: Path, *, through: int | None = None) -> LogState:
     state.version = max(newest, -1 if state.checkpoint is None else state.checkpoint)
     summed_up = -1 if state.checkpoint is None else state.checkpoint
     for version in range(min(entries, default=0), state.version + 1):
-        path = log / f"{version:020d}.json"
+        path = log / entry_name(version)
         try:
             commit = _commit(version, read_entry(path))
         except FileNotFoundError:
@@ -165,7 +166,7 @@ def _apply_newest_checkpoint(log: Path, state: LogState, through: int | None) ->
         except FileNotFoundError:
             continue
         except (OSError, pa.ArrowException) as error:
-            state.problems.extend((path, f"is damaged: {_first_line(error)}") for path in paths)
+            state.problems.extend((path, f"is damaged: {first_line(error)}") for path in paths)
             continue
         if state.checkpoint is None and (through is None or version <= through):
             for row in (row for table in tables for row in table.to_pylist()):
@@ -198,7 +199,3 @@ def _logged_file(add: Mapping[str, Any]) -> LoggedFile:
     # A checkpoint's maps come as lists of pairs.
     partition = dict(add["partitionValues"])
     return LoggedFile(unquote(add["path"]), int(add["size"]), partition, json.loads(add["stats"] or "{}"))
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).partition("\n")[0]

@@ -23,6 +23,16 @@ from deltalake import DeltaTable, Schema
 from deltalake.exceptions import DeltaError, TableNotFoundError
 from deltalake.transaction import AddAction, CommitProperties, PostCommitHookProperties, RemoveAction, Transaction
 
+from storage.delta_log import (
+    MILLISECOND_US,
+    entry_name,
+    first_line,
+    iso_of,
+    log_folder,
+    microseconds_of,
+    now_ms,
+    sync_checkpoint,
+)
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CommitRefused, CorruptData, RewriteConflict, StoreFailed
 from storage.schema import TIMESTAMP
@@ -60,8 +70,6 @@ _CONFIGURATION: Final = {
     "delta.enableExpiredLogCleanup": "false",
 }
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
-_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
-_MILLISECOND_US: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,7 +136,7 @@ class RejectsTable:
             raise self._unreadable(error) from error
 
     def _unreadable(self, error: Exception) -> CorruptData:
-        return CorruptData(f"the log of the table in {self.folder} cannot be read: {_first_line(error)}")
+        return CorruptData(f"the log of the table in {self.folder} cannot be read: {first_line(error)}")
 
     def create_if_missing(self) -> None:
         """Make an empty table, durably, where there is none. Only for the leader, or whoever holds the folder.
@@ -151,7 +159,7 @@ class RejectsTable:
             self.sync(after_version=-1)
             fsync_path(self.folder)
         except DeltaError as error:
-            raise StoreFailed(f"the table in {self.folder} could not be made: {_first_line(error)}") from error
+            raise StoreFailed(f"the table in {self.folder} could not be made: {first_line(error)}") from error
 
     def snapshot(self, source: str) -> RejectsSnapshot:
         """Load what was committed since, also by other processes, and return the newest version.
@@ -219,7 +227,7 @@ class RejectsTable:
             if not self._is_committed(number, added):
                 if self._transaction(_MAINTENANCE) != planned_from.maintenance:
                     raise RewriteConflict(f"another commit to {self.folder} was first: {error}") from error
-                raise CommitRefused(f"{self.folder} did not take a commit: {_first_line(error)}") from error
+                raise CommitRefused(f"{self.folder} did not take a commit: {first_line(error)}") from error
         return self.version
 
     def _is_committed(self, number: int, added: Sequence[RejectsFile]) -> bool:
@@ -241,9 +249,9 @@ class RejectsTable:
         Raises:
             OSError: an entry is missing or could not be synced.
         """
-        log = self.folder / "_delta_log"
+        log = log_folder(self.folder)
         for version in range(after_version + 1, self.version + 1):
-            fsync_path(log / f"{version:020d}.json")
+            fsync_path(log / entry_name(version))
         fsync_path(log)
 
     def checkpoint(self) -> None:
@@ -258,12 +266,8 @@ class RejectsTable:
         try:
             self._table.create_checkpoint()
         except (DeltaError, OSError) as error:
-            raise CommitRefused(_first_line(error)) from error
-        log = self.folder / "_delta_log"
-        for path in log.glob(f"{self.version:020d}.checkpoint*.parquet"):
-            fsync_path(path)
-        fsync_path(log / "_last_checkpoint")
-        fsync_path(log)
+            raise CommitRefused(first_line(error)) from error
+        sync_checkpoint(self.folder, self.version)
 
 
 def _file(add: dict[str, Any]) -> RejectsFile:
@@ -272,8 +276,8 @@ def _file(add: dict[str, Any]) -> RejectsFile:
         size_bytes=add["size_bytes"],
         rows=add["num_records"],
         date=add["partition.date"],
-        received_min_us=_microseconds(add["min.received_at"]),
-        received_max_us=_microseconds(add["max.received_at"]) + _MILLISECOND_US,
+        received_min_us=microseconds_of(add["min.received_at"]),
+        received_max_us=microseconds_of(add["max.received_at"]) + MILLISECOND_US,
         id_min=add["min.reject_id"],
         id_max=add["max.reject_id"],
     )
@@ -282,15 +286,15 @@ def _file(add: dict[str, Any]) -> RejectsFile:
 def _add_action(one: RejectsFile) -> AddAction:
     statistics = {
         "numRecords": one.rows,
-        "minValues": {"received_at": _iso(one.received_min_us), "reject_id": one.id_min},
-        "maxValues": {"received_at": _iso(one.received_max_us), "reject_id": one.id_max},
+        "minValues": {"received_at": iso_of(one.received_min_us), "reject_id": one.id_min},
+        "maxValues": {"received_at": iso_of(one.received_max_us), "reject_id": one.id_max},
         "nullCount": {"received_at": 0, "reject_id": 0},
     }
     return AddAction(
         path=one.relative_path,
         size=one.size_bytes,
         partition_values={PARTITION: one.date.isoformat()},
-        modification_time=_now_ms(),
+        modification_time=now_ms(),
         data_change=True,
         stats=json.dumps(statistics),
     )
@@ -300,25 +304,7 @@ def _remove_action(one: RejectsFile) -> RemoveAction:
     return RemoveAction(
         path=one.relative_path,
         data_change=True,
-        deletion_timestamp=_now_ms(),
+        deletion_timestamp=now_ms(),
         size=one.size_bytes,
         partition_values={PARTITION: one.date.isoformat()},
     )
-
-
-def _now_ms() -> int:
-    return int(datetime.datetime.now(datetime.UTC).timestamp() * 1000)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
-
-
-def _iso(time_us: int) -> str:
-    moment = _EPOCH + datetime.timedelta(microseconds=time_us)
-    return moment.strftime("%Y-%m-%dT%H:%M:%S.") + f"{moment.microsecond // 1000:03d}Z"
-
-
-def _microseconds(moment: datetime.datetime) -> int:
-    since = moment - _EPOCH
-    return since.days * 86_400_000_000 + since.seconds * 1_000_000 + since.microseconds

@@ -176,7 +176,7 @@ def test_removed_files_are_forgotten_after_an_hour_so_that_checkpoints_stay_smal
     put_files(store, 5)
     old = {path.relative_to(store.paths.table).as_posix() for path in data_files(store.paths.data)}
     with monkeypatch.context() as patched:
-        patched.setattr("storage.lake._now_ms", lambda: system_now_ms() - 3_700_000)
+        patched.setattr("storage.lake.now_ms", lambda: system_now_ms() - 3_700_000)
         compact_all(store)
     assert set(table_log.read_removals(store.paths.table).removed_at_ms) == old
     checkpoint(store)
