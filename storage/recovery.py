@@ -24,7 +24,8 @@ from storage.durable_files import make_durable_folder
 from storage.errors import CorruptData
 from storage.flushed_letters import forget_flushed_letters
 from storage.head_mark import noted
-from storage.journal import Journal, mark_of, new_journal_id
+from storage.journal import Journal, mark_of
+from storage.journal_file import new_journal_id
 from storage.lake import Lake, Snapshot, newest_version
 from storage.latch import Latch
 from storage.log_replay import read_log

@@ -21,7 +21,8 @@ from storage.backup_records import Manifest, finished_backups, unfinished_backup
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.erasure_records import keep_after_new_id
 from storage.errors import CorruptData, InvalidInput
-from storage.journal import Journal, new_journal_id
+from storage.journal import Journal
+from storage.journal_file import new_journal_id
 from storage.lake import Lake
 from storage.latch import Latch
 from storage.locks import FileLock

@@ -17,6 +17,7 @@ from storage.errors import CommitRefused, DiskFull, StoreError, StoreFailed
 from storage.flush import Flusher, FlushLimits, FlushPlan, FlushResult, plan_flush
 from storage.journal import Journal
 from storage.journal_records import JournalState
+from storage.journal_rows import trim_step
 from storage.lake import Lake
 from storage.store import Store
 from tests.storage.building import (
@@ -360,23 +361,22 @@ def test_a_crash_at_any_step_of_a_flush_neither_loses_nor_doubles_a_row(
 def test_a_trim_in_steps_leaves_no_gap_between_them_and_goes_on_after_a_crash(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("storage.journal._TRIM_BYTES_PER_TRANSACTION", 1)
-    step = Journal._next_trim
+    monkeypatch.setattr("storage.journal_rows._TRIM_BYTES_PER_TRANSACTION", 1)
     trimmed: list[int] = []
 
     with store_in(folder) as store:
 
-        def read_before_each_step(journal: Journal, *args: Any) -> tuple[int, bool]:
+        def read_before_each_step(*args: Any, durable_version: int) -> tuple[int, int, bool]:
             trimmed.append(store.journal.state().trimmed_position)
             assert positions(store) == through(10)
             if len(trimmed) == 3:
                 raise Crash
-            return step(journal, *args)
+            return trim_step(*args, durable_version=durable_version)
 
         for _ in range(5):
             put(store, 2)
         with monkeypatch.context() as patched:
-            patched.setattr(Journal, "_next_trim", read_before_each_step)
+            patched.setattr("storage.journal.trim_step", read_before_each_step)
             with pytest.raises(Crash):
                 flush(store)
         assert trimmed == [0, 2, 4]

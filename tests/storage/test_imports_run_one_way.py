@@ -13,7 +13,7 @@ _LAYERS = ("storage", "queries", "service")
 # Library → the only modules that may import it.
 _ONLY_IN = {
     "deltalake": {"storage/lake.py", "storage/rejects_table.py"},
-    "apsw": {"storage/journal.py"},
+    "apsw": {"storage/journal_file.py"},
 }
 _ONLY_IN_SERVICE = {"litestar", "uvicorn", "starlette", "httpx", "httptools", "uvloop", "click", "prometheus_client"}
 
@@ -85,7 +85,7 @@ def test_the_control_finds_each_kind_of_violation(path: str, source: str) -> Non
         ("queries/engine.py", "from storage import errors\nfrom . import paging\nimport duckdb"),
         ("storage/lake.py", "import deltalake"),
         ("storage/rejects_table.py", "from deltalake import DeltaTable"),
-        ("storage/journal.py", "import apsw\nfrom storage.columns import JournalRow"),
+        ("storage/journal_file.py", "import apsw\nfrom storage.columns import JournalRow"),
         ("queries/sql/worker.py", "from ..engine import Engine"),
     ],
 )
