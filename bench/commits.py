@@ -14,15 +14,17 @@ from pathlib import Path
 
 import click
 
+from storage.clock import system_now_us
 from storage.flush import Flusher, FlushLimits
 from storage.journal_records import Append
 from storage.lake import Lake, log_entries
 from storage.maintenance.options import MaintenanceOptions
 from storage.maintenance.planning import CompactionLimits
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.rejects_flush import RejectsFlusher
 from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store, system_now_us
+from storage.store_options import StoreOptions
 from storage.submission import SubmissionLimits, SubmissionParser
 
 _STEP = 1_000

@@ -16,9 +16,10 @@ import pyarrow as pa
 
 from storage.data_files import WrittenFile, sort_rows, write_partitions
 from storage.lake import Lake
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store
+from storage.store_options import StoreOptions
 
 USERS: Final = 20_000
 # Neither one of the few whom Zipf's law gives most of the actions, nor one who is hardly there.

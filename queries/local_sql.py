@@ -19,7 +19,8 @@ from queries.actions_view import HOT_ROWS, actions_sql
 from queries.views import view_statements
 from queries.without_erased import ERASED_ROWS
 from storage.errors import StoreError
-from storage.store import ReadView, Store
+from storage.read_view import ReadView
+from storage.store import Store
 
 _BATCH_ROWS = 10_000
 

@@ -25,7 +25,7 @@ from queries.without_erased import ERASED_ROWS, without_erased
 from storage.data_files import DataFile
 from storage.erased_rows import ErasedRows
 from storage.file_names import all_have_columns
-from storage.store import ReadView
+from storage.read_view import ReadView
 
 ROW_COLUMNS: Final = (
     "user_id",

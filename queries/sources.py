@@ -20,7 +20,7 @@ from storage.data_files import DataFile
 from storage.history.coverage import RunUse
 from storage.history.reader import RunUnreadable
 from storage.history.reading import Wanted
-from storage.store import ReadView
+from storage.read_view import ReadView
 from storage.user_hash import user_hash
 
 Order = Literal["asc", "desc"]

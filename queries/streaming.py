@@ -23,7 +23,7 @@ from queries.pruning import Pruned
 from queries.retrieval import ROW_COLUMNS, RetrievalQuery, ScanStatistics
 from queries.sources import Order, PageBounds, Sources, find_sources
 from storage.data_files import DataFile
-from storage.store import ReadView
+from storage.read_view import ReadView
 
 SLICE_ROWS: Final = 120_000
 BATCH_ROWS: Final = 16_384

@@ -11,7 +11,8 @@ from typing import Final, TypeVar
 
 import duckdb
 
-from storage.store import ReadView, Store
+from storage.read_view import ReadView
+from storage.store import Store
 
 T = TypeVar("T")
 

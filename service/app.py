@@ -50,9 +50,11 @@ from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
 from service.store_settings import arrow_parser, store_options, store_paths, submission_limits
 from service.submissions import SubmitEndpoint
 from storage.access_keys import KeyFile, Scope
+from storage.clock import system_now_us
 from storage.errors import StoreError
 from storage.group_commit import SWITCH_INTERVAL_S
-from storage.store import Store, join_store, system_now_us
+from storage.opening import join_store
+from storage.store import Store
 from storage.submission import SubmissionParser
 
 # The routes that are plain ASGI, each with the scope that it needs; the framework's declare theirs beside themselves.
@@ -208,7 +210,7 @@ class _Service:
 
 
 def create_app(live: LiveSettings) -> Gate:
-    """Build the service over a store that a supervisor holds and has recovered (`storage.store.lock_and_recover`)."""
+    """Build the service over a store that a supervisor holds and has recovered (`storage.opening.lock_and_recover`)."""
     settings = live.in_force.settings
     BoundedProtocol.limits = connection_limits(settings)
     metrics_ = Metrics()

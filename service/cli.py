@@ -51,7 +51,7 @@ def serve(config: Path | None, **flags: Any) -> None:
     with errors_told():
         from service.live_settings import LiveSettings
         from service.server import serve as serve_settings
-        from storage.store import system_now_us
+        from storage.clock import system_now_us
 
         serve_settings(LiveSettings.load(sources_of(config, flags), now_us=system_now_us))
 
@@ -87,7 +87,7 @@ def _import_target(settings: Settings, url: str | None, key: str | None) -> Iter
             raise click.ClickException(f"{url}: {error}") from error
         return
     from service.store_settings import store_options, store_paths, submission_limits
-    from storage.store import open_store
+    from storage.opening import open_store
     from storage.submission import SubmissionParser
 
     schema = settings.action_schema()

@@ -70,6 +70,6 @@ def store_to_read(settings: Settings) -> Store:
         FileNotFoundError, CorruptData: as `read_store`.
     """
     from service.store_settings import store_paths
-    from storage.store import read_store
+    from storage.opening import read_store
 
     return read_store(store_paths(settings), settings.action_schema())

@@ -36,8 +36,9 @@ def main() -> None:
     from service.metrics import Metrics
     from service.sources import HANDED_OVER_VARIABLE
     from service.store_settings import store_options, store_paths
+    from storage.clock import system_now_us
     from storage.errors import StoreError
-    from storage.store import join_store, system_now_us
+    from storage.opening import join_store
 
     live = LiveSettings.take_over(os.environ[HANDED_OVER_VARIABLE], now_us=system_now_us)
     settings = live.in_force.settings

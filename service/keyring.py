@@ -8,8 +8,8 @@ from collections.abc import Callable
 from queries.athena.sigv4 import derive_secret
 from service.clients import NO_SCOPES, Client, Refusal
 from storage.access_keys import AccessKey, Generation, KeyFile, id_of
+from storage.clock import system_now_us
 from storage.errors import CorruptData
-from storage.store import system_now_us
 
 _log = logging.getLogger("actionlake.access")
 

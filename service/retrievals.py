@@ -31,7 +31,8 @@ from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
 from service.streams import ChunkedAnswer, Chunks, WorkThreads
 from storage.errors import InvalidInput, Overloaded
-from storage.store import ReadView, Store
+from storage.read_view import ReadView
+from storage.store import Store
 from storage.times import parse_time
 
 _FORGOTTEN_PLUS: Final = re.compile(r" (\d\d:\d\d)$")

@@ -30,10 +30,11 @@ from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE, unknown_v
 from service.store_settings import store_paths
 from service.workers import Workers, listening
 from storage.access_keys import KeyFile
+from storage.clock import system_now_us
 from storage.errors import StoreFailed
 from storage.lake import Lake
+from storage.opening import lock_and_recover
 from storage.recovery import RecoveryReport
-from storage.store import lock_and_recover, system_now_us
 
 _log = logging.getLogger("actionlake.serve")
 

@@ -35,7 +35,8 @@ from service.problems import Problem, bad_parameter
 from service.retrievals import interrupted_on_disconnect, parse_flag, parse_format, parse_query, scan_headers
 from service.streams import ChunkedAnswer, WorkThreads
 from storage.errors import Overloaded
-from storage.store import ReadView, Store
+from storage.read_view import ReadView
+from storage.store import Store
 
 PARAMETERS: Final = ("format", "csvRaw", "explain")
 _BODY_BYTES_MAX: Final = 2 * 1024 * 1024

@@ -11,7 +11,7 @@ from storage.flush import FlushLimits, FlushResult
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
 from storage.shortcuts import ShortcutLimits
-from storage.store import StoreOptions
+from storage.store_options import StoreOptions
 from storage.submission import SubmissionLimits
 
 if TYPE_CHECKING:

@@ -36,6 +36,7 @@ from storage.backup_records import (
     record_removal,
     unfinished_backups,
 )
+from storage.clock import system_now_us
 from storage.dead_letters import read_rejects_state
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CorruptData, InvalidInput, StoreFailed
@@ -44,7 +45,6 @@ from storage.locks import FileLock
 from storage.log_replay import LoggedFile, LogState, checkpoint_files, read_log
 from storage.paths import StorePaths
 from storage.rejects_table import app_id
-from storage.store import system_now_us
 
 _ATTEMPTS: Final = 5
 # What file systems answer that have no links, or not that many, or not from there.

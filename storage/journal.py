@@ -3,7 +3,7 @@
 Positions are dense and never used twice: each transaction takes `next_position`, adds the number of its actions, and
 writes both in one BEGIN IMMEDIATE. They are never derived from the rows, since a journal trimmed empty would begin
 again at 1. Trimming writes `trimmed_position` in the transaction of its DELETE, so that a reader who sees a row gone
-sees in the same read transaction that it was trimmed (the reader protocol stands in `storage.store`).
+sees in the same read transaction that it was trimmed (the reader protocol stands in `storage.read_view`).
 
 One group commit holds the accepted actions of all its requests, their dead letters and their idempotency keys; its
 fsync (WAL, synchronous=FULL) is what an acknowledgement means.

@@ -1,7 +1,7 @@
 """Reading rejects, wherever they are: the table `rejects`, the letters it does not have yet, and marks over both.
 
-A reader stays exact as `storage.store` says it for actions: in ONE read transaction of the journal's database read how
-far letters are moved, the marks, and the letters above the watermark of the snapshot at hand. If letters were moved
+A reader stays exact as `storage.read_view` says it for actions: in ONE read transaction of the journal's database read
+how far letters are moved, the marks, and the letters above the watermark of the snapshot at hand. If letters were moved
 that this snapshot does not have, or marks let go that only a later version tells, load the table again and repeat.
 
 Rejects are ordered by when they were received, then by source and id, in which no two are alike. Files of the table are

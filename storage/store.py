@@ -1,4 +1,4 @@
-"""The store: open, append, read, flush, close.
+"""The store: append, read, flush, erase, close. `storage.opening` opens it.
 
 The one invariant:
 
@@ -6,171 +6,65 @@ The one invariant:
     W(J) are in the lake, each exactly once; rows above it are in the journal. What is stored is therefore
     lake(V) + the journal's rows above the W of that same V: no gap, no duplicate, at every instant.
 
-How a reader stays on it (`Store.read_view`): take the snapshot V at hand; in ONE read transaction of the journal read
-`trimmed_position`, `lake_version_min` and the rows above W(V). If `trimmed_position` > W(V), rows were trimmed that
-this snapshot does not have yet; if V < `lake_version_min`, the snapshot must not be used any more. In both cases load
-the table again and repeat. Snapshot first and tail after, without this check, leaves gaps.
+How a reader stays on it stands in `storage.read_view`.
 """
 
 from __future__ import annotations
 
-import threading
-import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Final
 
-import pyarrow as pa
-
-from storage.caretaker import Caretaker, Chore
-from storage.columns import JournalRow
-from storage.data_files import DataFile
 from storage.dead_letters import read_rejects_state
-from storage.durable_files import make_durable_folder
-from storage.erased_rows import NOTHING_ERASED, ErasedRows
 from storage.eraser import Eraser, request_erasure
 from storage.erasure_records import Erasure, newest_erasures, read_erasure
-from storage.errors import CorruptData, DiskFull, Overloaded, StoreError, StoreFailed, StoreLocked
-from storage.flush import Flusher, FlushLimits, FlushResult
+from storage.errors import StoreError
+from storage.flush_requests import FlushRequests
 from storage.headroom import Headroom
-from storage.history.chore import HistoryChore
-from storage.hot import HotRows
 from storage.journal import Journal
-from storage.journal_records import Append, JournalState
-from storage.lake import Lake, Snapshot
+from storage.journal_records import Append
+from storage.lake import Lake
 from storage.latch import Latch
-from storage.leader import KeyLimits, Leader
 from storage.leader_page import LeaderPage
+from storage.leadership import Leadership, Workshop
 from storage.locks import FileLock
-from storage.maintenance.chores import Upkeeper
-from storage.maintenance.options import MaintenanceOptions
 from storage.new_columns import add_columns
 from storage.paths import StorePaths
-from storage.recovery import RecoveryReport, recover
+from storage.read_view import Reader, ReadView
 from storage.rejects import RejectsReader
-from storage.rejects_flush import RejectsFlusher, RejectsLimits
-from storage.rejects_vacuum import RejectsVacuum
 from storage.replay import Decisions
 from storage.schema import ActionSchema
 from storage.share_book import ShareBook
-from storage.shortcut_upkeep import UserFilterChore
-from storage.shortcuts import ShortcutLimits, Shortcuts, ShortcutStatus
-
-_READ_ATTEMPTS_MAX: Final = 100
-_FLUSH_POLL_S: Final = 0.01
-_REJECTS_VACUUM_INTERVAL_S: Final = 60.0
-_USER_FILTERS_INTERVAL_S: Final = 1.0
-_HISTORY_INTERVAL_S: Final = 1.0
-_WORKERS_END_TIMEOUT_S: Final = 15.0
-_LOCK_POLL_S: Final = 0.05
-# How those describe themselves who hold the folder's lock for the length of a recovery only.
-FOR_A_MOMENT: Final = ", for a moment"
-_ERASURE_INTERVAL_S: Final = 1.0
-
-
-def system_now_us() -> int:
-    """The clock: microseconds since the epoch."""
-    return time.time_ns() // 1000
-
-
-@dataclass(frozen=True, slots=True)
-class StoreOptions:
-    """How a store behaves; see the settings of the same names.
-
-    Attributes:
-        erasure_grace_ms: how long queries may go on that began before a user's files were rewritten.
-        forget_user: removes what is kept of an erased user outside of the store's own files; called again if it fails.
-        on_flush: called after each commit to the lake, in the leader's thread.
-        on_flush_error: called for each failed attempt.
-        on_chore_error: called with the chore's name when upkeep of the table failed; it is tried again.
-    """
-
-    flush: FlushLimits = field(default_factory=FlushLimits)
-    rejects: RejectsLimits = field(default_factory=RejectsLimits)
-    shortcuts: ShortcutLimits = field(default_factory=ShortcutLimits)
-    maintenance: MaintenanceOptions = field(default_factory=MaintenanceOptions)
-    journal_bytes_max: int = 1 << 30
-    disk_free_bytes_min: int = 0
-    idempotency_retention_hours: int = 72
-    idempotency_bytes_max: int = 268_435_456
-    now_us: Callable[[], int] = system_now_us
-    erasure_grace_ms: int = 60_000
-    forget_user: Callable[[str], None] = lambda _: None
-    on_flush: Callable[[FlushResult], None] = lambda _: None
-    on_flush_error: Callable[[BaseException], None] = lambda _: None
-    on_chore_error: Callable[[str, BaseException], None] = lambda _name, _error: None
-
-
-@dataclass(frozen=True, slots=True)
-class ReadView:
-    """Everything that is stored at one instant: the files of one version, and the journal's rows above its watermark.
-
-    Attributes:
-        snapshot: the table's version with its files.
-        hot: the rows that are in the journal only, with all columns of the table.
-        schema: the columns.
-        journal: id of the journal the hot rows are from.
-        shortcuts: what finds a user's rows sooner; no part of what is stored.
-        erased: rows of the files that must be left out, since an erasure of their users is under way. The hot rows
-            have none.
-    """
-
-    snapshot: Snapshot
-    hot: pa.Table
-    schema: ActionSchema
-    journal: str
-    shortcuts: Shortcuts
-    erased: ErasedRows = NOTHING_ERASED
-
-    @property
-    def files(self) -> tuple[DataFile, ...]:
-        """The data files of the snapshot."""
-        return self.snapshot.files
-
-
-@dataclass(frozen=True, slots=True)
-class StoreStatus:
-    """What `actionlake status` tells; of rejects, those in the journal's database (`dead_letters`) and in the table."""
-
-    version: int
-    watermark: int
-    files: int
-    rows: int
-    bytes: int
-    journal: JournalState
-    journal_file_bytes: int
-    oldest_received_at_us: int | None
-    dead_letters: int
-    rejects: int
-    rejects_files: int
-    rejects_bytes: int
-    shortcuts: ShortcutStatus
+from storage.shortcuts import Shortcuts, ShortcutStatus
+from storage.store_options import StoreOptions
+from storage.store_status import StoreStatus
 
 
 class Store:
     """One process's access to a store. Methods may be called from any thread."""
 
     def __init__(self, paths: StorePaths, schema: ActionSchema, options: StoreOptions, *, read_only: bool) -> None:
-        """Use `open_store`, `join_store` or `read_store`."""
+        """Use `open_store`, `join_store` or `read_store` of `storage.opening`."""
         self.paths = paths
-        self.schema = schema
         self.options = options
         self.latch = None if read_only else Latch(paths.latch)
         self._page = None if read_only else LeaderPage(paths.leader_page)
         self._lake = Lake(paths.table, schema)
         self.journal = Journal(paths.journal, self.latch, page=self._page)
         self._headroom = None if self._page is None else self._make_headroom(self._page)
-        self.journal_id = self.journal.state().id
-        self._hot = HotRows(self.journal_id, schema)
         self._shortcuts = Shortcuts(paths, options.shortcuts)
-        self._filtered: tuple[pa.Table, ErasedRows, pa.Table] | None = None
-        self._read_lock = threading.Lock()
+        self._reader = Reader(self._lake, self.journal, self._shortcuts, self.latch, schema)
         self.rejects = RejectsReader(self.journal, paths.rejects)
         self._lock: FileLock | None = None
-        self._leader: Leader | None = None
-        self._caretaker: Caretaker | None = None
-        self._history: HistoryChore | None = None
-        self._upkeeper: Upkeeper | None = None
+        self._leadership: Leadership | None = None
+
+    @property
+    def schema(self) -> ActionSchema:
+        """The columns and action types that are in force."""
+        return self._reader.schema
+
+    @property
+    def journal_id(self) -> str:
+        """The id of the journal, as far as this process has heard."""
+        return self._reader.journal_id
 
     def own(self, lock: FileLock) -> None:
         """Release *lock* when this store is closed."""
@@ -208,11 +102,8 @@ class Store:
             return True
         if not self._has_columns(schema):
             return False
-        # A view is pinned under the same lock, so that none has hot rows of one schema and columns of another.
-        with self._read_lock:
-            self.schema = schema
-            self.options = options
-            self._hot = HotRows(self.journal_id, schema)
+        self._reader.use(schema)
+        self.options = options
         return True
 
     def _has_columns(self, schema: ActionSchema) -> bool:
@@ -220,9 +111,9 @@ class Store:
         lake = Lake(self.paths.table, schema)
         if not lake.missing_columns():
             return True
-        if self._leader is None:
+        if self._leadership is None:
             return False
-        with self._leader.between_flushes() as leads:
+        with self._leadership.between_flushes() as leads:
             if not leads:
                 return False
             add_columns(lake, self.journal, latch)
@@ -267,9 +158,7 @@ class Store:
 
     def open_share_book(self) -> ShareBook:
         """Join the book of who waits with how much; to be closed."""
-        self._require_writable()
-        assert self._page is not None, "whoever may write has the page"
-        page = self._page
+        page = self._require_page()
         return ShareBook(
             self.paths.share_book, flushes_begun=lambda: page.flushes_begun, flushing=lambda: page.flushing
         )
@@ -292,44 +181,7 @@ class Store:
             StoreFailed: the journal could not be read.
             CorruptData: the table's log or a row of the journal is damaged.
         """
-        with self._read_lock:
-            snapshot = self._lake.snapshot(self.journal_id)
-            for _ in range(_READ_ATTEMPTS_MAX):
-                state, rows, erased = self.journal.read_tail(self._hot.next_after(snapshot.watermark))
-                if state.id != self.journal_id:
-                    # Recovery gave the journal a new id while this process, a reader beside it, had it open.
-                    self.journal_id = state.id
-                    self._hot = HotRows(state.id, self.schema)
-                    snapshot = self._lake.reload(state.id)
-                    continue
-                if state.trimmed_position <= snapshot.watermark and snapshot.version >= state.lake_version_min:
-                    self._extend_hot(rows, state.head)
-                    shown = self._shown(erased)
-                    return ReadView(snapshot, shown, self.schema, self.journal_id, self._shortcuts, erased)
-                snapshot = self._lake.reload(self.journal_id)
-        raise StoreFailed(
-            f"no version of the table in {self.paths.table} reaches the journal's trimmed position"
-            f" {state.trimmed_position}: restore the table and the journal from one backup"
-        )
-
-    def _shown(self, erased: ErasedRows) -> pa.Table:
-        """The hot rows that may be seen: the same object as long as they are the same."""
-        table = self._hot.table
-        if not erased:
-            return table
-        known = self._filtered
-        if known is None or known[0] is not table or known[1] != erased:
-            known = self._filtered = (table, erased, erased.without(table))
-        return known[2]
-
-    def _extend_hot(self, rows: Sequence[JournalRow], head: int) -> None:
-        try:
-            self._hot.extend(rows)
-        except CorruptData:
-            # The flush puts a row that does not decode aside, after which the others can be read again.
-            if self.latch is not None:
-                self.journal.request_flush(head)
-            raise
+        return self._reader.read_view()
 
     def status(self) -> StoreStatus:
         """Read the figures of the store as it is now."""
@@ -381,73 +233,13 @@ class Store:
 
     def make_eraser(self) -> Eraser:
         """Make what does the work of recorded erasures; the caretaker has one of its own."""
-        return Eraser(
-            self.paths,
-            self.journal,
-            Lake(self.paths.table, self.schema),
-            self._require_writable(),
-            grace_us=lambda: self.options.erasure_grace_ms * 1000,
-            now_us=self.options.now_us,
-            forget_user=self.options.forget_user,
-        )
+        return self._workshop().make_eraser()
 
     # Flushing
 
     def start_leading(self) -> None:
-        """Start the thread that competes for leadership and flushes."""
-        options = self.options
-        self._require_writable()
-        assert self._page is not None, "whoever may write has the page"
-        self._leader = Leader(
-            FileLock(self.paths.leader_lock),
-            self._page,
-            self.journal,
-            self._make_flusher,
-            limits=self._flush_limits,
-            journal_bytes_max=lambda: self.options.journal_bytes_max,
-            keys=lambda: KeyLimits(
-                self.options.idempotency_retention_hours * 3_600_000_000, self.options.idempotency_bytes_max
-            ),
-            now_us=options.now_us,
-            on_error=options.on_flush_error,
-        )
-
-        self._caretaker = Caretaker(self._chores(), leads=lambda: self.leads, on_error=options.on_chore_error)
-
-    def _flush_limits(self) -> FlushLimits:
-        """A journal that may hold less than a flush is flushed before it is full."""
-        limits, journal_bytes_max = self.options.flush, self.options.journal_bytes_max
-        return replace(limits, bytes_max=max(1, min(limits.bytes_max, journal_bytes_max // 2)))
-
-    def _rejects_limits(self) -> RejectsLimits:
-        limits, journal_bytes_max = self.options.rejects, self.options.journal_bytes_max
-        return replace(limits, bytes_max=max(1, min(limits.bytes_max, journal_bytes_max // 4)))
-
-    def _chores(self) -> list[Chore]:
-        """What the leader does for the table besides flushing, in the order in which it matters."""
-        # Tables of their own: readers of this process keep their snapshot.
-        self._upkeeper = Upkeeper(
-            self.paths,
-            self.journal,
-            Lake(self.paths.table, self.schema),
-            self._require_writable(),
-            lambda: self.options.maintenance,
-        )
-        lake = Lake(self.paths.table, self.schema)
-        filters = UserFilterChore(self.paths, self.options.shortcuts, lambda: lake.reload(self.journal_id))
-        self._history = HistoryChore(
-            self.paths,
-            self.options.shortcuts,
-            lambda: lake.reload(self.journal_id),
-            lambda: lake.file_schema,
-        )
-        return [
-            Chore("erasure", _ERASURE_INTERVAL_S, self.make_eraser().run),
-            *self._upkeeper.chores(),
-            Chore("user filters", _USER_FILTERS_INTERVAL_S, filters.run),
-            Chore("old files of rejects", _REJECTS_VACUUM_INTERVAL_S, RejectsVacuum(self.paths.rejects).run),
-            Chore("history", _HISTORY_INTERVAL_S, self._history.run),
-        ]
+        """Start the threads that compete for leadership, flush, and do the table's upkeep."""
+        self._leadership = Leadership(self._workshop(), self._require_page())
 
     @property
     def leader_looked_at_us(self) -> int | None:
@@ -457,7 +249,7 @@ class Store:
     @property
     def leads(self) -> bool:
         """Whether this process is the one that flushes."""
-        return self._leader is not None and self._leader.leads
+        return self._leadership is not None and self._leadership.leads
 
     def flush(self, *, timeout_s: float) -> int:
         """Have everything that is acknowledged by now flushed, by whichever process leads; return the watermark.
@@ -467,45 +259,9 @@ class Store:
             Overloaded: it is not done in time.
             StoreFailed: the store is latched.
         """
-        latch = self._require_writable()
-        assert self._page is not None, "whoever may write has the page"
-        target = self.journal.state().head
-        if self.journal.state().trimmed_position < target:
-            self.journal.request_flush(target)
-        deadline = time.monotonic() + timeout_s
-        earlier_errors = self._page.last_error().number
-        while (trimmed := self.journal.state().trimmed_position) < target:
-            latch.check()
-            if self._leader is not None:
-                self._leader.wake()
-            error = self._page.last_error()
-            if error.disk_full and error.number > earlier_errors:
-                raise DiskFull(error.message, retry_after_s=5)
-            if time.monotonic() > deadline:
-                raise Overloaded(f"the flush took longer than {timeout_s:g} s and goes on", retry_after_s=5)
-            time.sleep(_FLUSH_POLL_S)
-        self._flush_rejects(latch, deadline)
-        return trimmed
-
-    def _flush_rejects(self, latch: Latch, deadline: float) -> None:
-        """Have the dead letters of this moment moved by whichever worker leads."""
-        with self.journal.reading() as execute:
-            state = read_rejects_state(execute)
-        target = state.head
-        if target <= state.moved_through:
-            return
-        with self.journal.writing() as execute:
-            execute("UPDATE rejects SET flush_requested_id = max(flush_requested_id, ?)", (target,))
-        # Letters that an erasure deletes meanwhile are never moved.
-        while state.moved_through < min(target, state.head):
-            latch.check()
-            if self._leader is not None:
-                self._leader.wake()
-            if time.monotonic() > deadline:
-                raise Overloaded("moving the rejects took too long and goes on", retry_after_s=5)
-            time.sleep(_FLUSH_POLL_S)
-            with self.journal.reading() as execute:
-                state = read_rejects_state(execute)
+        wake: Callable[[], None] = self._leadership.wake if self._leadership is not None else lambda: None
+        requests = FlushRequests(self.journal, self._require_page(), self._require_writable(), wake)
+        return requests.flush(timeout_s=timeout_s)
 
     def flush_here(self) -> None:
         """Flush everything in the calling thread; for a store that no other process shares.
@@ -517,134 +273,43 @@ class Store:
         with self.journal.reading() as execute:
             rejects = read_rejects_state(execute)
         if state.depth or rejects.head > rejects.moved_through or rejects.marks:
-            flusher = self._make_flusher()
+            flusher = self._workshop().make_flusher()
             if state.depth:
                 flusher.flush(state.head)
                 self.journal.checkpoint(truncate=True)
             flusher.rejects.flush()
+
+    def _workshop(self) -> Workshop:
+        return Workshop(
+            self.paths,
+            self.journal,
+            self._require_writable(),
+            schema=lambda: self.schema,
+            options=lambda: self.options,
+        )
 
     def _require_writable(self) -> Latch:
         if self.latch is None:
             raise RuntimeError("a store that is open for reading only does not flush")
         return self.latch
 
-    def _make_flusher(self) -> Flusher:
-        latch = self._require_writable()
-        # A table handle of its own: readers of this process keep their snapshot while a commit is under way.
-        return Flusher(
-            self.journal,
-            Lake(self.paths.table, self.schema),
-            latch,
-            rejects=RejectsFlusher(
-                self.journal, self.paths.rejects, latch, now_us=self.options.now_us, limits=self._rejects_limits()
-            ),
-            limits=self._flush_limits,
-            now_us=self.options.now_us,
-            on_commit=self.options.on_flush,
-        )
+    def _require_page(self) -> LeaderPage:
+        self._require_writable()
+        assert self._page is not None, "whoever may write has the page"
+        return self._page
 
     def close(self, *, flush: bool) -> None:
-        """Stop the leader's thread, flush what is left if *flush*, and close.
+        """Stop the leader's threads, flush what is left if *flush*, and close.
 
         Raises:
             StoreError: the last flush failed; the store is closed all the same, and nothing is lost.
         """
         try:
-            if self._caretaker is not None:
-                self._caretaker.stop()
-            if self._history is not None:
-                self._history.stop()
-            if self._upkeeper is not None:
-                self._upkeeper.close()
-            if self._leader is not None:
-                self._leader.stop()
-                if flush:
-                    self._leader.flush_all()
+            if self._leadership is not None:
+                self._leadership.end(flush=flush)
         finally:
-            if self._leader is not None:
-                self._leader.release()
             self.journal.close()
             if self._page is not None:
                 self._page.close()
             if self._lock is not None:
                 self._lock.release()
-
-
-def open_store(
-    paths: StorePaths, schema: ActionSchema, options: StoreOptions, *, holder: str
-) -> tuple[Store, RecoveryReport]:
-    """Take the folder's lock, recover, and open the store; make it if there is none.
-
-    Raises:
-        StoreLocked: a service or an import holds the folder.
-        CorruptData: what is there is damaged.
-        StoreFailed: the disk does not take writes.
-    """
-    lock, report = lock_and_recover(paths, schema, holder=holder)
-    try:
-        store = Store(paths, schema, options, read_only=False)
-    except BaseException:
-        lock.release()
-        raise
-    store.own(lock)
-    return store, report
-
-
-def _acquire(lock: FileLock, holder: str) -> None:
-    """Take the folder's lock; wait for a command that only recovers the folder, but not for one that stays."""
-    deadline = time.monotonic() + _WORKERS_END_TIMEOUT_S
-    while not lock.try_acquire(holder):
-        other = lock.holder()
-        # A file that is just being written says nothing for a moment.
-        if (other and not other.endswith(FOR_A_MOMENT)) or time.monotonic() > deadline:
-            raise StoreLocked(f"{lock.path.parent} is in use by {other or 'another process'}")
-        time.sleep(_LOCK_POLL_S)
-
-
-def lock_and_recover(paths: StorePaths, schema: ActionSchema, *, holder: str) -> tuple[FileLock, RecoveryReport]:
-    """Take the folder's lock and recover, for a supervisor whose workers `join_store`.
-
-    Raises:
-        StoreLocked, CorruptData, StoreFailed: as `open_store`.
-    """
-    make_durable_folder(paths.state)
-    lock = FileLock(paths.service_lock)
-    _acquire(lock, holder)
-    workers = FileLock(paths.workers_lock)
-    try:
-        workers.acquire_within(holder, timeout_s=_WORKERS_END_TIMEOUT_S)
-        latch = Latch(paths.latch)
-        try:
-            return lock, recover(paths, schema, latch)
-        finally:
-            latch.close()
-            workers.release()
-    except BaseException:
-        workers.release()
-        lock.release()
-        raise
-
-
-def join_store(paths: StorePaths, schema: ActionSchema, options: StoreOptions) -> Store:
-    """Open a store whose folder a supervisor holds and has recovered."""
-    workers = FileLock(paths.workers_lock)
-    workers.share()
-    try:
-        store = Store(paths, schema, options, read_only=False)
-    except BaseException:
-        workers.release()
-        raise
-    store.own(workers)
-    return store
-
-
-def read_store(paths: StorePaths, schema: ActionSchema) -> Store:
-    """Open a store for reading only, whether or not a service holds it.
-
-    Raises:
-        FileNotFoundError: there is no store.
-        CorruptData: what is there is damaged.
-    """
-    if not paths.journal.exists():
-        raise FileNotFoundError(f"there is no store in {paths.data}: {paths.journal} does not exist")
-    return Store(paths, schema, StoreOptions(), read_only=True)

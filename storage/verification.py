@@ -1,8 +1,8 @@
 """`verify`: is what is stored whole, once, and in agreement with itself? Reads everything, changes nothing.
 
 It works on a folder whether or not a service holds it. A version of the table is pinned and compared with the journal
-of that same moment, as readers do (`storage.store`); should the service have moved on in between so far that files of
-that version are gone, what was found missing is looked at again in a newer one.
+of that same moment, as readers do (`storage.read_view`); should the service have moved on in between so far that files
+of that version are gone, what was found missing is looked at again in a newer one.
 
 What is checked of completeness is what can be known: a flush commits as many rows as positions, less those that went
 to the dead letters; a compaction as many rows as it takes away; and the journal holds every position above the

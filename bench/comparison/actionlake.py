@@ -25,9 +25,10 @@ from queries.retrieval import RetrievalRequest, retrieve_page
 from queries.sources import Order
 from storage.data_files import WrittenFile, sort_rows, write_partitions
 from storage.lake import Lake
+from storage.opening import open_store, read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store, read_store
+from storage.store_options import StoreOptions
 
 _PAGE_ROWS: Final = 10_000
 

@@ -18,9 +18,9 @@ from bench.comparison.contender import DATA
 from bench.errors import BenchFailed
 from bench.opponents import ACTIONLAKE
 from bench.processes import ROOT, ServerProcess, free_port
+from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import read_store
 
 _AT_ONCE: Final = ("--history-rest-ms", "1000")
 _LOOKS: Final = 5

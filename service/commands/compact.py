@@ -59,11 +59,11 @@ def _compact(settings: Settings) -> None:
 
     from service.maintenance import compaction_limits
     from service.store_settings import store_paths
+    from storage.clock import system_now_us
     from storage.maintenance.access import upkeep_of
     from storage.maintenance.compaction import CompactionRun, compact
     from storage.maintenance.last_runs import record_run
     from storage.maintenance.planning import plan_compaction
-    from storage.store import system_now_us
 
     console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())

@@ -84,7 +84,7 @@ def _store(settings: Settings) -> Store:
     """Take the folder, or join the service that has it."""
     from service.store_settings import store_options, store_paths
     from storage.errors import StoreLocked
-    from storage.store import join_store, open_store
+    from storage.opening import join_store, open_store
 
     paths, schema, options = store_paths(settings), settings.action_schema(), store_options(settings)
     if not paths.journal.exists():

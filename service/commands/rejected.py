@@ -224,7 +224,7 @@ def _store_to_write(settings: Settings) -> Iterator[Store]:
     """Hold the folder and flush at the end; or, where a service holds it, append beside its workers."""
     from service.store_settings import store_options, store_paths
     from storage.errors import StoreLocked
-    from storage.store import join_store, open_store
+    from storage.opening import join_store, open_store
 
     paths, schema = store_paths(settings), settings.action_schema()
     if not paths.journal.exists():

@@ -11,9 +11,9 @@ from storage.journal import Journal
 from storage.lake import Lake
 from storage.latch import Latch
 from storage.locks import FileLock
+from storage.opening import FOR_A_MOMENT, lock_and_recover
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import FOR_A_MOMENT, lock_and_recover
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,9 @@ from storage.errors import StoreError
 from storage.group_commit import GroupCommitter
 from storage.lake import _NO_HOOKS, Lake, _add_action
 from storage.latch import Latch
+from storage.read_view import ReadView
 from storage.schema import PARTITION_COLUMNS
-from storage.store import ReadView, Store
+from storage.store import Store
 
 # Recovery takes a commit of rows without any transaction for one that was cut off, and removes it.
 _NOBODY: Final = "nobody"

@@ -8,9 +8,10 @@ from pathlib import Path
 import pyarrow as pa
 
 from storage.errors import StoreError
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store
+from storage.store_options import StoreOptions
 from storage.verification import verify
 from tests.faults.history import Action, History
 from tests.faults.store_process import NOTHING_KEPT

@@ -21,6 +21,7 @@ from unittest import mock
 import apsw
 
 import storage.data_files
+from storage.clock import system_now_us
 from storage.errors import StoreError
 from storage.flush import Flusher, FlushLimits
 from storage.journal import Journal
@@ -30,9 +31,11 @@ from storage.maintenance.compaction import CompactionRun
 from storage.maintenance.compaction import compact as compact_table
 from storage.maintenance.planning import CompactionLimits
 from storage.maintenance.vacuum import vacuum
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import Store, StoreOptions, open_store, system_now_us
+from storage.store import Store
+from storage.store_options import StoreOptions
 from storage.submission import SubmissionLimits, SubmissionParser
 from tests.faults.history import Action, submission_body
 from tests.storage.erasing import finish

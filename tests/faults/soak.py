@@ -30,9 +30,9 @@ from typing import Final
 import duckdb
 
 from storage.log_replay import read_log
+from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import read_store
 from storage.verification import verify
 from tests.faults.server_process import ROOT, Server
 from tests.faults.soak_clients import ACTIONS, Connection, Ledger, body_of, read_steadily, submit_steadily

@@ -13,14 +13,17 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import storage.group_commit
+from storage.clock import system_now_us
 from storage.data_files import WrittenFile
 from storage.errors import Overloaded, StoreError
 from storage.flush import FlushLimits
 from storage.journal_records import Append
 from storage.lake import Lake
+from storage.opening import open_store, read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import Store, StoreOptions, open_store, read_store, system_now_us
+from storage.store import Store
+from storage.store_options import StoreOptions
 from storage.submission import SubmissionLimits, SubmissionParser
 from tests.faults import broken_stores, injected_faults
 from tests.faults.history import Action, submission_body

@@ -8,7 +8,7 @@ from typing import Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.store import ReadView
+from storage.read_view import ReadView
 from tests.faults.history import Found, found_in_table
 
 _COLUMNS: Final = ["user_id", "session_id", "time", "utc_offset_minutes", "properties", "journal", "position"]

@@ -18,7 +18,8 @@ import pytest
 
 from storage.errors import RewriteConflict
 from storage.flush import FlushLimits
-from storage.store import ReadView, Store
+from storage.read_view import ReadView
+from storage.store import Store
 from tests.faults.broken_stores import MISTAKES
 from tests.faults.effort import repetitions
 from tests.faults.scripted_run import compact

@@ -16,9 +16,9 @@ from typing import Final
 
 import pytest
 
+from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import read_store
 from tests.faults.effort import repetitions
 from tests.faults.history import Action, History, found_in_answer, submission_body
 from tests.faults.server_process import ENVIRONMENT, ROOT, Clients, Server, ask, serving

@@ -12,9 +12,10 @@ from typing import Final
 import pytest
 
 from storage.errors import CorruptData
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store
+from storage.store_options import StoreOptions
 from tests.faults.broken_stores import MISTAKES
 from tests.faults.effort import repetitions
 from tests.faults.history import History

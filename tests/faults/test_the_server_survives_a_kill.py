@@ -12,10 +12,11 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from storage.clock import system_now_us
 from storage.leader_page import LeaderPage
+from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import read_store, system_now_us
 from tests.faults.effort import repetitions
 from tests.faults.history import History
 from tests.faults.server_process import Clients, Server, serving

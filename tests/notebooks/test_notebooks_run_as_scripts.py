@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store
+from storage.store_options import StoreOptions
 from tests.notebooks.running import NOTEBOOKS, run_notebook, run_script
 from tests.notebooks.stores import ROOT
 

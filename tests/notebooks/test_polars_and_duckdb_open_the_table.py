@@ -16,10 +16,12 @@ import polars as pl
 import pytest
 from polars.testing import assert_frame_equal
 
+from storage.clock import system_now_us
 from storage.journal_records import Append
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import DEFAULT_ACTION_TYPES, ActionSchema, PromotedProperty
-from storage.store import StoreOptions, open_store, system_now_us
+from storage.store_options import StoreOptions
 from storage.submission import SubmissionLimits, SubmissionParser
 
 SCHEMA = ActionSchema(

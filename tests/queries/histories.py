@@ -23,9 +23,10 @@ from storage.data_files import sort_rows, write_partitions
 from storage.history.building import Job, build_run
 from storage.history.chore import HistoryChore
 from storage.lake import Lake
+from storage.read_view import ReadView
 from storage.shortcut_upkeep import UserFilterChore
 from storage.shortcuts import ShortcutLimits
-from storage.store import ReadView, Store
+from storage.store import Store
 from tests.storage.building import SCHEMA
 
 Row = tuple[int, str, int]

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from queries.file_index import RetrievalFilter
 from queries.sources import Order
-from storage.store import ReadView
+from storage.read_view import ReadView
 from tests.faults.effort import repetitions
 from tests.queries.histories import (
     DAY_US,

@@ -18,7 +18,8 @@ from queries.whole_views import answer_whole
 from storage.lake import Lake
 from storage.maintenance.table_log import system_now_ms
 from storage.maintenance.vacuum import vacuum
-from storage.store import ReadView, Store
+from storage.read_view import ReadView
+from storage.store import Store
 from tests.storage.building import put, store_in
 from tests.storage.compacting import compact_all, put_files
 

@@ -90,7 +90,7 @@ def test_pages_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, see
 
 def _texts(table: Table, view: object, asked: RetrievalFilter, order: Order) -> list[str]:
     from queries.retrieval import RetrievalRequest, retrieve_page
-    from storage.store import ReadView
+    from storage.read_view import ReadView
 
     assert isinstance(view, ReadView)
     found: list[str] = []

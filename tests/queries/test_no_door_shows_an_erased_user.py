@@ -18,7 +18,8 @@ from queries.retrieval import RetrievalRequest, retrieve_page
 from queries.sources import Order
 from queries.sql import SqlPool, SqlRequest, TableView
 from queries.streaming import StreamRequest, stream_retrieval
-from storage.store import Store, read_store
+from storage.opening import read_store
+from storage.store import Store
 from tests.queries.histories import history_chore, small_runs, work
 from tests.storage.building import SCHEMA, put, store_in
 

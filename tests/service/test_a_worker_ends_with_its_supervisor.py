@@ -10,7 +10,7 @@ import threading
 import pytest
 
 import service.app
-import storage.store
+import storage.opening
 from service.sources import SUPERVISED_VARIABLE
 
 SUPERVISOR, INIT = 4711, 1
@@ -41,4 +41,4 @@ def test_it_does_not_wait_for_its_clients_for_longer_than_the_next_service_waits
 
 
 def test_the_next_service_waits_for_longer() -> None:
-    assert service.app.ORPHAN_END_S_MAX < storage.store._WORKERS_END_TIMEOUT_S / 2
+    assert service.app.ORPHAN_END_S_MAX < storage.opening.WORKERS_END_TIMEOUT_S / 2

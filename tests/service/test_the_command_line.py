@@ -14,9 +14,9 @@ import pytest
 
 from queries.local_sql import LocalSql
 from service.sql_shell import Shell
+from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import read_store
 from tests.service.command_line import actionlake
 from tests.service.keys import KeyedService
 from tests.service.running_service import ACTIONLAKE, RunningService, action, submission

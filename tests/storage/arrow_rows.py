@@ -8,7 +8,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from storage.arrow_batches import ArrowParser
-from storage.store import system_now_us
+from storage.clock import system_now_us
 from storage.submission import ParsedBody, SubmissionLimits
 from tests.storage.building import SCHEMA
 

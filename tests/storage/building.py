@@ -14,14 +14,18 @@ import apsw
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from storage.clock import system_now_us
 from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.journal_records import Append, IdempotencyKey
 from storage.lake import Lake
+from storage.opening import open_store
 from storage.paths import StorePaths
+from storage.read_view import ReadView
 from storage.recovery import RecoveryReport
 from storage.rejects_flush import RejectsFlusher
 from storage.schema import ActionSchema
-from storage.store import ReadView, Store, StoreOptions, open_store, system_now_us
+from storage.store import Store
+from storage.store_options import StoreOptions
 from storage.submission import ParsedBody, SubmissionLimits, SubmissionParser
 
 SCHEMA: Final = ActionSchema()

@@ -6,11 +6,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from storage.clock import system_now_us
 from storage.journal import Journal
 from storage.lake import Lake
 from storage.maintenance.compaction import CompactionResult, CompactionRun, compact
 from storage.maintenance.planning import CompactionLimits
-from storage.store import Store, system_now_us
+from storage.store import Store
 from tests.storage.building import put
 
 MEMORY_BYTES = 256 * 1024 * 1024

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pyarrow.parquet as pq
 
+from storage.clock import system_now_us
 from storage.eraser import Eraser
 from storage.erasure_records import Erasure, Phase
 from storage.journal_records import Append
-from storage.store import Store, system_now_us
+from storage.store import Store
 from tests.storage.building import PARSER, action, body, flusher, put
 
 # Long and odd enough that its bytes are nowhere by chance.

@@ -10,8 +10,9 @@ import sys
 from pathlib import Path
 
 from storage.latch import Latch
+from storage.opening import join_store
 from storage.paths import StorePaths
-from storage.store import StoreOptions, join_store
+from storage.store_options import StoreOptions
 from tests.storage.building import SCHEMA, eventually, opened
 
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from storage.clock import system_now_us
 from storage.journal_records import Append
 from storage.paths import StorePaths
 from storage.rejects_files import read_rows
 from storage.rejects_flush import RejectsFlusher, RejectsLimits
 from storage.rejects_table import RejectsTable
-from storage.store import Store, system_now_us
+from storage.store import Store
 from tests.storage.building import PARSER, action, body
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import StoreFailed
+from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
-from storage.store import StoreOptions, open_store
+from storage.store_options import StoreOptions
 from tests.storage.building import opened, positions, put, store_in
 
 

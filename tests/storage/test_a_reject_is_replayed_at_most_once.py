@@ -13,6 +13,7 @@ import pyarrow as pa
 import pytest
 
 from storage.batch_columns import encode_batch
+from storage.clock import system_now_us
 from storage.columns import action_text, encode_columns
 from storage.dead_letters import read_marks
 from storage.erasure_records import insert_erasure
@@ -25,7 +26,7 @@ from storage.rejects_flush import RejectsFlusher
 from storage.rejects_table import RejectsTable
 from storage.replay import Decisions, ReplayResult
 from storage.schema import ActionSchema
-from storage.store import Store, system_now_us
+from storage.store import Store
 from storage.submission import Rejection, SubmissionLimits, SubmissionParser
 from tests.storage.building import PARSER, Crash, data_files, execute, full_table, opened, put, store_in
 from tests.storage.rejecting import in_table, mover, reject, reject_line

@@ -10,6 +10,7 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+from storage.clock import system_now_us
 from storage.eraser import Eraser
 from storage.erasure_records import Erasure, Phase
 from storage.journal import Journal
@@ -17,7 +18,7 @@ from storage.journal_records import IdempotencyKey
 from storage.lake import Lake
 from storage.maintenance.compaction import CompactionRun, compact
 from storage.maintenance.planning import CompactionLimits
-from storage.store import Store, system_now_us
+from storage.store import Store
 from tests.storage.building import execute, flusher, put, request, store_in
 from tests.storage.erasing import USER, erase, fill, finish, users, visible
 from tests.storage.rejecting import in_table

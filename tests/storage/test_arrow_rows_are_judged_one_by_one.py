@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from storage.arrow_batches import REJECTIONS_MAX, ArrowParser
 from storage.arrow_messages import MalformedStream, decompressed_bytes
+from storage.clock import system_now_us
 from storage.columns import JournalRow, rows_to_table
-from storage.store import system_now_us
 from storage.submission import InvalidSubmission, ParsedBody, SubmissionLimits, SubmissionTooLarge
 from tests.storage.arrow_rows import FIRST_US, PARSER, codes, parse, rows, stream_of, texts
 from tests.storage.building import PARSER as JSON_PARSER

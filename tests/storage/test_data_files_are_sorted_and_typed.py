@@ -14,12 +14,13 @@ import pyarrow.parquet as pq
 import pytest
 from deltalake import DeltaTable
 
+from storage.clock import system_now_us
 from storage.data_files import ROW_GROUP_ROWS
 from storage.errors import CorruptData
 from storage.flush import FlushLimits
 from storage.journal_records import Append
 from storage.schema import ActionSchema, PromotedProperty
-from storage.store import Store, system_now_us
+from storage.store import Store
 from storage.submission import SubmissionLimits, SubmissionParser
 from tests.storage.building import (
     FIRST_DAY,

@@ -6,13 +6,14 @@ import pyarrow as pa
 import pytest
 
 from storage.batch_columns import decode_batch, encode_batch
+from storage.clock import system_now_us
 from storage.dead_letters import delete_letters, read_rejects_state
 from storage.errors import Overloaded, RewriteConflict
 from storage.rejects import RejectsFilter
 from storage.rejects_erasure import erase_from_rejects, erase_letters, names_user, remove_unreferenced_rejects
 from storage.rejects_table import RejectsTable
 from storage.rejects_vacuum import RejectsVacuum
-from storage.store import Store, system_now_us
+from storage.store import Store
 from storage.submission import Rejection
 from tests.storage.building import execute, put
 from tests.storage.rejecting import ids_everywhere, in_table, mover, reject, reject_line, table_files
@@ -174,6 +175,6 @@ def test_a_flush_does_not_wait_for_letters_that_an_erasure_deletes_meanwhile(
     reject(store, "scroll", user="anna")
     with pytest.raises(Overloaded):
         store.flush(timeout_s=0)
-    monkeypatch.setattr("storage.store.time.sleep", lambda _: erase_letters(store.journal, "anna"))
+    monkeypatch.setattr("storage.flush_requests.time.sleep", lambda _: erase_letters(store.journal, "anna"))
     store.flush(timeout_s=20)
     assert store.journal.dead_letters() == 0

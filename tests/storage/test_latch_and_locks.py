@@ -17,8 +17,10 @@ from storage.errors import DiskFull, Overloaded, StoreFailed, StoreLocked
 from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.latch import Latch
 from storage.locks import FileLock
+from storage.opening import FOR_A_MOMENT, join_store, lock_and_recover, read_store
 from storage.paths import StorePaths
-from storage.store import FOR_A_MOMENT, Store, StoreOptions, join_store, lock_and_recover, read_store
+from storage.store import Store
+from storage.store_options import StoreOptions
 from tests.storage.building import (
     SCHEMA,
     data_files,
@@ -145,7 +147,7 @@ def test_recovery_waits_for_workers_whose_supervisor_was_killed(folder: Path, mo
     orphan = join_store(StorePaths.of(folder), SCHEMA, StoreOptions())
     put(orphan, 1)
     lock.release()
-    monkeypatch.setattr("storage.store._WORKERS_END_TIMEOUT_S", 0.2)
+    monkeypatch.setattr("storage.opening.WORKERS_END_TIMEOUT_S", 0.2)
     with pytest.raises(StoreLocked, match="worker processes"):
         opened(folder)
     orphan.close(flush=False)
@@ -280,7 +282,7 @@ def test_the_leader_flushes_by_age_rows_bytes_and_at_the_end(folder: Path) -> No
         eventually(lambda: store.leads)
         put(store, 2)
         clock[0] += 59_000_000
-        store._leader.wake()
+        store._leadership.wake()
         put(store, 1)
         assert done == []
         clock[0] += 2_000_000
@@ -352,7 +354,7 @@ def test_a_leader_that_meets_an_error_tries_again_and_tells(folder: Path, monkey
         # The error of an earlier attempt is not told to who asks after it.
         assert store.flush(timeout_s=20) == 3
         assert [type(error) for error in told] == [DiskFull, RuntimeError]
-        eventually(lambda: store._leader.last_error is None)
+        eventually(lambda: store._leadership.last_error is None)
         assert positions(store) == through(3)
 
 

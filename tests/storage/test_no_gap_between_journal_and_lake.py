@@ -15,8 +15,9 @@ import pytest
 from storage.errors import StoreFailed
 from storage.flush import FlushLimits, FlushResult
 from storage.lake import Lake, Snapshot
+from storage.opening import read_store
 from storage.schema import ActionSchema, PromotedProperty
-from storage.store import Store, read_store
+from storage.store import Store
 from tests.storage.building import (
     execute,
     flusher,

@@ -235,7 +235,7 @@ def test_a_flush_moves_the_rejects_too_and_so_does_the_leader(folder: Path) -> N
         store.start_leading()
         store.flush(timeout_s=20)
         assert [row["reject_id"] for row in in_table(folder)] == [1]
-        assert isinstance(store._make_flusher().rejects, RejectsFlusher)
+        assert isinstance(store._workshop().make_flusher().rejects, RejectsFlusher)
 
 
 def test_a_table_older_than_the_journal_is_reported(folder: Path) -> None:

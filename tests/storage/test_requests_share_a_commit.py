@@ -10,11 +10,12 @@ from typing import Any
 import apsw
 import pytest
 
+from storage.clock import system_now_us
 from storage.errors import DiskFull, Overloaded, StoreError, StoreFailed
 from storage.group_commit import GROUP_REQUESTS_MAX, GroupCommitter
 from storage.journal import Journal
 from storage.journal_records import Append, IdempotencyConflict, IdempotencyKey
-from storage.store import Store, system_now_us
+from storage.store import Store
 from storage.submission import Rejection
 from tests.storage.building import eventually, positions, request, through
 

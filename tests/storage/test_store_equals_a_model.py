@@ -15,16 +15,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from storage.backup import back_up
+from storage.clock import system_now_us
 from storage.flush import FlushLimits
 from storage.journal_records import Append, IdempotencyConflict, IdempotencyKey
 from storage.lake import Lake
 from storage.maintenance.vacuum import vacuum
 from storage.new_columns import add_columns
+from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.rejects import RejectsFilter
 from storage.restoring import restore
 from storage.schema import DEFAULT_ACTION_TYPES, ActionSchema, PromotedProperty
-from storage.store import Store, read_store, system_now_us
+from storage.store import Store
 from storage.submission import SubmissionLimits, SubmissionParser
 from storage.verification import verify
 from tests.faults.effort import repetitions

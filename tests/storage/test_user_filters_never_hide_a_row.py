@@ -15,9 +15,10 @@ from storage.data_files import DataFile
 from storage.errors import StoreLocked
 from storage.lake import Lake
 from storage.locks import FileLock
+from storage.read_view import ReadView
 from storage.shortcut_upkeep import UserFilterChore, forget_files
 from storage.shortcuts import ShortcutLimits
-from storage.store import ReadView, Store
+from storage.store import Store
 from storage.user_filters import UserFilters, append_filters, build_filter, keep_filters
 from tests.storage.building import SCHEMA, flusher, put, store_in
 
