@@ -76,6 +76,7 @@ def retrieval_limits(settings: Settings) -> RetrievalLimits:
         limit_default=min(settings.retrieve_limit_default, settings.retrieve_limit_max),
         limit_max=settings.retrieve_limit_max,
         timeout_ms_max=settings.retrieve_timeout_ms_max,
+        stream_timeout_s=settings.stream_timeout_s,
         concurrency_max=settings.retrieve_concurrency_max,
     )
 
@@ -83,7 +84,9 @@ def retrieval_limits(settings: Settings) -> RetrievalLimits:
 def sql_answer_limits(settings: Settings) -> SqlAnswerLimits:
     """The limits of a SQL answer by the settings."""
     return SqlAnswerLimits(
-        rows_default=min(settings.sql_rows_default, settings.sql_rows_max), json_rows_max=settings.sql_rows_max
+        rows_default=min(settings.sql_rows_default, settings.sql_rows_max),
+        json_rows_max=settings.sql_rows_max,
+        stream_timeout_s=settings.stream_timeout_s,
     )
 
 
@@ -103,6 +106,7 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
         connections_max=settings.connections_max,
         head_timeout_s=settings.head_timeout_ms_max / 1000,
         body_timeout_s=settings.submit_body_timeout_ms_max / 1000,
+        answer_timeout_s=settings.answer_timeout_ms_max / 1000,
     )
 
 

@@ -1,8 +1,10 @@
-"""Connections within bounds: how many there are, how long a request may take to arrive, and how long its head is.
+"""Connections within bounds: how many there are, how long a request may take to arrive, how long its head is, and how
+long its answer may wait for the client.
 
 The server below has none of these bounds. What a request's arrival is judged by is noted as it comes, which costs next
 to nothing; one timer a process looks at all connections. A request that is late is answered 408 where nothing was
-answered yet, and its connection closed: the application then hears that the client is gone.
+answered yet, and its connection closed: the application then hears that the client is gone. So it does where a client
+takes nothing of its answer, which would hold the query and what it has in memory for as long as the client likes.
 """
 
 from __future__ import annotations
@@ -30,18 +32,20 @@ class ConnectionLimits:
         head_timeout_s: a request's head must have arrived that long after its first byte, or after the connection was
             made.
         body_timeout_s: a request's body must have arrived that long after its head.
+        answer_timeout_s: a client must take something of its answer within that time, as long as there is something.
     """
 
     connections_max: int
     head_timeout_s: float
     body_timeout_s: float
+    answer_timeout_s: float
 
 
 class BoundedProtocol(HttpToolsProtocol):
     """One connection. `limits` is this process's, set before it serves, and may be changed at any time."""
 
     limits: ClassVar[ConnectionLimits] = ConnectionLimits(
-        connections_max=1_000, head_timeout_s=10.0, body_timeout_s=60.0
+        connections_max=1_000, head_timeout_s=10.0, body_timeout_s=60.0, answer_timeout_s=60.0
     )
     _looking: ClassVar[set[int]] = set()
 
@@ -51,6 +55,9 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_since: float | None = None
         self._body_since: float | None = None
         self._head_bytes = 0
+        # What of the answer waits for the client, and since when it has been just as much.
+        self._waiting_bytes = 0
+        self._waiting_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Take the connection, unless there are too many."""
@@ -88,6 +95,10 @@ class BoundedProtocol(HttpToolsProtocol):
     def look(self, now: float) -> None:
         """Cut the connection off if what is awaited from the client is late."""
         limits = self.limits
+        if self._is_stuck(now):
+            # Closing would wait for the client to take what is there.
+            self.transport.abort()
+            return
         if self.transport.is_closing():
             return
         if self._head_since is not None and now - self._head_since > limits.head_timeout_s:
@@ -100,6 +111,13 @@ class BoundedProtocol(HttpToolsProtocol):
                 self._refuse(Problem(408, f"the request's body did not arrive within {limits.body_timeout_s:g} s"))
             else:
                 self.transport.close()
+
+    def _is_stuck(self, now: float) -> bool:
+        """Whether the client has taken nothing of what waits for it for too long; also after the answer's end."""
+        waiting = self.transport.get_write_buffer_size()
+        if not waiting or waiting != self._waiting_bytes:
+            self._waiting_bytes, self._waiting_since = waiting, now
+        return now - self._waiting_since > self.limits.answer_timeout_s
 
     def _refuse(self, problem: Problem) -> None:
         """Answer without the application, and close."""

@@ -155,11 +155,12 @@ def parse_format(given: Mapping[str, str], accept: str | None) -> Format:
 
 @dataclass(frozen=True, slots=True)
 class RetrievalLimits:
-    """The settings of the same names."""
+    """The settings of the same names; a stream has `timeout_ms_max` for its first rows, `stream_timeout_s` for all."""
 
     limit_default: int
     limit_max: int
     timeout_ms_max: int
+    stream_timeout_s: float
     concurrency_max: int
 
 
@@ -362,7 +363,8 @@ async def retrieve_logs(
     if wanted is not Format.JSON:
         stream, chunks = await retrievals.stream(given, wanted, client_of(request.scope))
         headers = _headers_of(stream.planned, seconds=time.perf_counter() - started)
-        return ChunkedAnswer(chunks, media_type=wanted.media_type, headers=headers)
+        timeout_s = retrievals.limits.stream_timeout_s
+        return ChunkedAnswer(chunks, media_type=wanted.media_type, headers=headers, timeout_s=timeout_s)
     page, explanation = await retrievals.page(given, request.receive, client_of(request.scope))
     seconds = time.perf_counter() - started
     retrievals.observe(seconds)

@@ -138,6 +138,9 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     submit_body_timeout_ms_max: Annotated[
         int, Meta(ge=1, description="A request's body must have arrived by then, or its connection is closed (408).")
     ] = 60_000
+    answer_timeout_ms_max: Annotated[
+        int, Meta(ge=1, description="A client that takes nothing of its answer for this long is cut off.")
+    ] = 60_000
     action_properties_bytes_max: Annotated[
         int, Meta(ge=2, description="Largest properties text of one action; beyond it the action is rejected.")
     ] = 65_536
@@ -169,6 +172,14 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     retrieve_timeout_ms_max: Annotated[int, Meta(ge=1, description="A retrieval that takes longer is stopped.")] = (
         30_000
     )
+    stream_timeout_ms_max: Annotated[
+        int,
+        Meta(
+            ge=1,
+            description="A streamed answer that is not taken to its end within this time is cut off; never later than"
+            " `vacuum_grace_ms`, after which files go that it reads. One of SQL has `sql_timeout_ms_max` as well.",
+        ),
+    ] = 600_000
     retrieve_concurrency_max: Annotated[
         int, Meta(ge=1, le=64, description="Retrievals that run at once in one process; others wait.")
     ] = 4
@@ -252,6 +263,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
                     " files would go that a query still reads"
                 )
 
+    @property
+    def stream_timeout_s(self) -> float:
+        """How long a streamed answer may take: what it reads must be there until its end."""
+        return min(self.stream_timeout_ms_max, self.vacuum_grace_ms) / 1000
+
     def action_schema(self) -> ActionSchema:
         """The action types and promoted properties as the store wants them."""
         return ActionSchema(
@@ -281,6 +297,7 @@ LIVE: Final = frozenset(
         "connections_max",
         "head_timeout_ms_max",
         "submit_body_timeout_ms_max",
+        "answer_timeout_ms_max",
         "submit_body_bytes_max",
         "submit_actions_max",
         "submit_arrow_bytes_max",
@@ -292,10 +309,12 @@ LIVE: Final = frozenset(
         "time_ahead_ms_max",
         "idempotency_retention_hours",
         "idempotency_bytes_max",
+        "erasure_grace_ms",
         "erasure_deadline_ms",
         "retrieve_limit_default",
         "retrieve_limit_max",
         "retrieve_timeout_ms_max",
+        "stream_timeout_ms_max",
         "sql_rows_default",
         "sql_rows_max",
         "compact_file_bytes_max",

@@ -58,10 +58,11 @@ class SqlBody(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
 
 @dataclass(frozen=True, slots=True)
 class SqlAnswerLimits:
-    """The settings `sql_rows_default` and `sql_rows_max`."""
+    """The settings `sql_rows_default` and `sql_rows_max`, and how long a streamed answer may take to be taken."""
 
     rows_default: int
     json_rows_max: int
+    stream_timeout_s: float
 
 
 class SqlService:
@@ -243,7 +244,8 @@ async def _stream(
         seconds=time.perf_counter() - started,
     )
     chunks = service.threads.chunks(content, stop=result.cancel, release=release)
-    return ChunkedAnswer(chunks, media_type=wanted.media_type, headers=headers)
+    timeout_s = service.limits.stream_timeout_s
+    return ChunkedAnswer(chunks, media_type=wanted.media_type, headers=headers, timeout_s=timeout_s)
 
 
 async def _answer_json(
@@ -293,7 +295,8 @@ async def _answer_json(
         spool.close()
         return Response(content, media_type="application/json", headers=headers)
     chunks = service.threads.chunks(_read_chunks(spool), stop=lambda: None, release=spool.close)
-    return ChunkedAnswer(chunks, media_type="application/json", headers=headers)
+    timeout_s = service.limits.stream_timeout_s
+    return ChunkedAnswer(chunks, media_type="application/json", headers=headers, timeout_s=timeout_s)
 
 
 def _write(spool: tempfile.SpooledTemporaryFile[bytes], content: ByteStream, pruning: SqlPruning | None) -> None:

@@ -1,4 +1,4 @@
-"""Answers that are made while they are sent, in threads, no faster than the client takes them."""
+"""Answers that are made while they are sent, in threads, no faster than the client takes them, and not for ever."""
 
 from __future__ import annotations
 
@@ -110,11 +110,16 @@ class Chunks:
 
 
 class ChunkedAnswer(Stream):
-    """An answer of `Chunks`, which are closed with it, however it ends."""
+    """An answer of `Chunks`, which are closed with it, however it ends.
 
-    def __init__(self, chunks: Chunks, *, media_type: str, headers: dict[str, str]) -> None:
+    One that is not sent to its end within *timeout_s* is cut off: its connection is closed without the end that HTTP
+    has for an answer in chunks, so that the client sees that something is missing.
+    """
+
+    def __init__(self, chunks: Chunks, *, media_type: str, headers: dict[str, str], timeout_s: float) -> None:
         super().__init__(chunks, media_type=media_type, headers=headers)
         self._chunks: Final = chunks
+        self._timeout_s: Final = timeout_s
 
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIResponse:
         """Make the application that sends them, and closes them also where sending never began."""
@@ -122,7 +127,13 @@ class ChunkedAnswer(Stream):
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             try:
-                await send_all(scope, receive, send)
+                async with asyncio.timeout(self._timeout_s) as limit:
+                    await send_all(scope, receive, send)
+            except TimeoutError:
+                if not limit.expired():
+                    raise
+                # The server closes the connection of an answer that is not complete.
+                _log.warning("a stream was cut off: it was not taken to its end within %g s", self._timeout_s)
             finally:
                 self._chunks.close()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Generator
 from typing import Any
 
@@ -72,7 +73,7 @@ async def serve(
 
 def chunked(threads: WorkThreads, held: Held) -> Stream:
     chunks = threads.chunks(held.content(), stop=held.stop, release=held.release)
-    return ChunkedAnswer(chunks, media_type="text/plain", headers={})
+    return ChunkedAnswer(chunks, media_type="text/plain", headers={}, timeout_s=60)
 
 
 def test_an_answer_that_is_taken_whole() -> None:
@@ -90,6 +91,25 @@ def test_a_client_that_is_gone_before_the_first_chunk() -> None:
 def test_a_connection_that_breaks(sent_max: int) -> None:
     held, _ = asyncio.run(serve(chunked, sent_max=sent_max))
     assert (held.stopped, held.released) == (1, 1)
+
+
+def test_a_stream_is_cut_off_when_its_time_is_over() -> None:
+    stopped = threading.Event()
+
+    def slow(threads: WorkThreads, held: Held) -> Stream:
+        def content() -> Generator[bytes, None, None]:
+            yield from held.content()
+            stopped.wait(30)
+            yield b"too late"
+
+        chunks = threads.chunks(content(), stop=stopped.set, release=held.release)
+        return ChunkedAnswer(chunks, media_type="text/plain", headers={}, timeout_s=0.5)
+
+    held, sent = asyncio.run(serve(slow))
+    assert stopped.is_set()
+    assert held.released == 1
+    # What comes late is not sent, nor is the end of the answer.
+    assert b"too late" not in sent
 
 
 def test_the_control_keeps_its_place_for_ever() -> None:

@@ -1,4 +1,7 @@
-"""A request that does not arrive in time is answered 408 and its connection closed; so is one too many, or too long."""
+"""A request that does not arrive in time is answered 408 and its connection closed; so is one too many, or too long.
+
+A client that takes nothing of its answer is cut off; one that takes it slowly is not.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +10,11 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, cast
 
 import pytest
 import uvicorn
+from uvicorn.server import ServerState
 
 from service.connections import HEAD_BYTES_MAX, BoundedProtocol, ConnectionLimits
 
@@ -21,11 +25,30 @@ CONNECTIONS = 5
 class Strict(BoundedProtocol):
     """Cuts off soon."""
 
-    limits = ConnectionLimits(connections_max=CONNECTIONS, head_timeout_s=TIMEOUT_S, body_timeout_s=TIMEOUT_S)
+    limits = ConnectionLimits(
+        connections_max=CONNECTIONS, head_timeout_s=TIMEOUT_S, body_timeout_s=TIMEOUT_S, answer_timeout_s=TIMEOUT_S
+    )
+
+
+ENDED = threading.Event()
+
+
+async def send_for_ever(receive: Any, send: Any) -> None:
+    """Answer without end, until the client is gone."""
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await receive()
+    gone = asyncio.ensure_future(receive())
+    while not gone.done():
+        await send({"type": "http.response.body", "body": bytes(65536), "more_body": True})
+        await asyncio.sleep(0)
+    ENDED.set()
 
 
 async def echo_size(scope: Any, receive: Any, send: Any) -> None:
-    """Answer how large the body is; `/early` answers before it is there."""
+    """Answer how large the body is; `/early` answers before it is there, `/endless` never comes to an end."""
+    if scope["path"] == "/endless":
+        await send_for_ever(receive, send)
+        return
     size = 0
     while scope["path"] != "/early":
         message = await receive()
@@ -145,3 +168,46 @@ def test_one_connection_too_many(address: tuple[str, int]) -> None:
     finally:
         for one in held:
             one.close()
+
+
+def test_a_client_that_takes_nothing_of_its_answer(client: socket.socket) -> None:
+    ENDED.clear()
+    client.sendall(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
+    assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
+    assert ENDED.wait(30), "the answer goes on, though nobody takes it"
+
+
+class Waiting:
+    """A connection of which so much waits for the client."""
+
+    bytes = 0
+    aborted = False
+
+    def get_write_buffer_size(self) -> int:
+        return self.bytes
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        self.aborted = True
+
+
+def test_a_client_that_takes_its_answer_slowly_is_not_cut_off() -> None:
+    loop = asyncio.new_event_loop()
+    config = uvicorn.Config(echo_size, http=Strict, ws="none", lifespan="off", log_config=None)
+    config.load()
+    one = Strict(config=config, server_state=ServerState(), app_state={}, _loop=loop)
+    waiting = Waiting()
+    one.transport = cast("asyncio.Transport", waiting)
+    for tick in range(100):
+        waiting.bytes = 1_000_000 - tick
+        one.look(tick * TIMEOUT_S * 0.9)
+        one.look(tick * TIMEOUT_S * 0.9 + 0.01)
+        assert not waiting.aborted
+    # Nor is one to whom nothing is sent for a while.
+    waiting.bytes = 0
+    one.look(1000.0)
+    one.look(2000.0)
+    assert not waiting.aborted
+    loop.close()
