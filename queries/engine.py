@@ -118,10 +118,18 @@ class QueryConnection:
             if not self._closed:
                 self._cursor.interrupt()
 
-    @contextmanager
-    def _translated(self) -> Iterator[None]:
+    def check(self) -> None:
+        """Do nothing unless the connection was interrupted; for work beside DuckDB.
+
+        Raises:
+            QueryStopped: `interrupt` was called.
+        """
         if self._stopped:
             raise QueryStopped("the query was stopped")
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        self.check()
         if not self._profiled:
             # Not before it is needed: a page that is in memory needs no query.
             self._profiled = True

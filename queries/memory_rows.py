@@ -19,17 +19,11 @@ from queries.file_index import RetrievalFilter
 from queries.sources import Order, PageBounds
 
 # Beyond these DuckDB is faster.
-MEMORY_ROWS_MAX: Final = 10_000
-PAGE_ROWS_MAX: Final = 2_001
+MEMORY_ROWS_MAX: Final = 300_000
+TEXTS_MAX: Final = 2_001
 _quoted: Final = json.encoder.encode_basestring
 # Control characters whose number has a letter in it, and no escape of their own.
 _IN_CAPITALS: Final = re.compile("[\x0b\x0e\x0f\x1a-\x1f]")
-
-
-def fits_in_memory(memory: pa.Table, page: PageBounds) -> bool:
-    """Whether `page_rows` is the faster way."""
-    rows: int = memory.num_rows
-    return rows <= MEMORY_ROWS_MAX and min(rows, page.rows) <= PAGE_ROWS_MAX
 
 
 def page_rows(memory: pa.Table, asked: RetrievalFilter, page: PageBounds) -> pa.Table:
@@ -40,43 +34,63 @@ def page_rows(memory: pa.Table, asked: RetrievalFilter, page: PageBounds) -> pa.
         asked: which rows.
         page: the order, how many rows at the most, and the row that they follow.
     """
-    rows = memory
-    for condition in _conditions(memory, asked, page):
-        rows = condition if rows is memory else pc.and_(rows, condition)
-    if rows is not memory:
-        rows = memory.filter(rows)
-    return _in_order(rows, page.order).slice(0, page.rows)
-
-
-def _in_order(rows: pa.Table, order: Order) -> pa.Table:
-    """Order rows by time, journal and position; those of copies come ordered by it, mostly, which is soon seen."""
-    times = rows["time"].cast(pa.int64()).to_numpy()
-    if np.all(times[1:] > times[:-1]):
-        return rows if order == "asc" else rows.take(np.arange(len(times) - 1, -1, -1))
-    direction = "ascending" if order == "asc" else "descending"
-    return rows.take(pc.sort_indices(rows, [("time", direction), ("journal", direction), ("position", direction)]))
-
-
-def _conditions(rows: pa.Table, asked: RetrievalFilter, page: PageBounds) -> list[pa.ChunkedArray]:
-    conditions = []
-    if asked.user_id is not None:
-        conditions.append(pc.equal(rows["user_id"], asked.user_id))
-    if asked.user_prefix is not None:
-        conditions.append(pc.starts_with(rows["user_id"], asked.user_prefix))
+    keep = wanted_among(memory, asked)
     if asked.action_type is not None:
-        conditions.append(pc.equal(rows["type"], asked.action_type))
-    times = rows["time"].cast(pa.int64())
-    if asked.from_us is not None:
-        conditions.append(pc.greater_equal(times, asked.from_us))
-    if asked.to_us is not None:
-        conditions.append(pc.less_equal(times, asked.to_us))
+        keep = _both(keep, pc.equal(memory["type"], asked.action_type))
     if page.beyond is not None:
-        time_us, journal, position = page.beyond
-        after = pc.greater if page.order == "asc" else pc.less
-        same_journal = pc.and_(pc.equal(rows["journal"], journal), after(rows["position"], position))
-        same_time = pc.and_(pc.equal(times, time_us), pc.or_(after(rows["journal"], journal), same_journal))
-        conditions.append(pc.or_(after(times, time_us), same_time))
-    return conditions
+        keep = _both(keep, _following(memory, page.order, page.beyond))
+    return _first_in_order(memory if keep is None else memory.filter(keep), page)
+
+
+def wanted_among(rows: pa.Table, asked: RetrievalFilter) -> pa.ChunkedArray | None:
+    """Tell which rows are of the users and the time that are asked for; None where all are.
+
+    Args:
+        rows: with `time`, and with `user_id` where that is asked for.
+        asked: which rows; its type is no matter.
+    """
+    keep = None
+    if asked.user_id is not None:
+        keep = pc.equal(rows["user_id"], asked.user_id)
+    if asked.user_prefix is not None:
+        keep = _both(keep, pc.starts_with(rows["user_id"], asked.user_prefix))
+    if asked.from_us is not None or asked.to_us is not None:
+        times = rows["time"].cast(pa.int64())
+        if asked.from_us is not None:
+            keep = _both(keep, pc.greater_equal(times, asked.from_us))
+        if asked.to_us is not None:
+            keep = _both(keep, pc.less_equal(times, asked.to_us))
+    return keep
+
+
+def _both(one: pa.ChunkedArray | None, other: pa.ChunkedArray) -> pa.ChunkedArray:
+    return other if one is None else pc.and_(one, other)
+
+
+def _following(rows: pa.Table, order: Order, beyond: tuple[int, str, int]) -> pa.ChunkedArray:
+    time_us, journal, position = beyond
+    times = rows["time"].cast(pa.int64())
+    after = pc.greater if order == "asc" else pc.less
+    same_journal = pc.and_(pc.equal(rows["journal"], journal), after(rows["position"], position))
+    same_time = pc.and_(pc.equal(times, time_us), pc.or_(after(rows["journal"], journal), same_journal))
+    return pc.or_(after(times, time_us), same_time)
+
+
+def _first_in_order(rows: pa.Table, page: PageBounds) -> pa.Table:
+    """The first rows by time, journal and position; those of copies come ordered by it, mostly, which is soon seen."""
+    ascending = page.order == "asc"
+    times = _numbers(rows["time"].cast(pa.int64()))
+    if np.all(times[1:] > times[:-1]):
+        rows = rows.slice(0, page.rows) if ascending else rows.slice(max(0, len(times) - page.rows))
+        return rows if ascending else rows.take(np.arange(rows.num_rows - 1, -1, -1))
+    if len(times) > page.rows:
+        # Sorting by three columns is for the rows that can be among the first.
+        at = page.rows - 1 if ascending else len(times) - page.rows
+        last = np.partition(times, at)[at]
+        rows = rows.filter(pa.array(times <= last if ascending else times >= last))
+    direction = "ascending" if ascending else "descending"
+    by = [("time", direction), ("journal", direction), ("position", direction)]
+    return rows.take(pc.sort_indices(rows, by).slice(0, page.rows))
 
 
 def json_texts(rows: pa.Table) -> list[str]:

@@ -14,9 +14,10 @@ from typing import Final
 import pyarrow as pa
 
 from queries.action_rows import action_json_sql
+from queries.direct_reading import DirectReader
 from queries.engine import QueryConnection
 from queries.file_index import RetrievalFilter
-from queries.memory_rows import fits_in_memory, json_texts, page_rows
+from queries.memory_rows import MEMORY_ROWS_MAX, TEXTS_MAX, json_texts, page_rows
 from queries.paging import Cursor, decode_cursor, encode_cursor, fingerprint
 from queries.pruning import Pruned
 from queries.reading_order import reading_steps
@@ -225,17 +226,41 @@ class _PageReader:
             begin_with_none=memory.num_rows >= self._rows_max,
         )
         for step in steps[:-1]:
-            memory = self._fetch(_ROW_COLUMNS, step.files, memory)
+            memory = self._take(step.files, memory)
             if memory.num_rows == self._rows_max and step.is_beyond(_last_time_us(memory)):
                 return self._write((), memory)
         return self._write(steps[-1].files, memory)
 
+    def _take(self, files: Sequence[DataFile], memory: pa.Table) -> pa.Table:
+        """The first rows of these files and of those in memory, in order."""
+        together = self._together(files, memory)
+        if together is None:
+            return self._fetch(_ROW_COLUMNS, files, memory)
+        return page_rows(together, self._asked, self._page)
+
     def _write(self, files: Sequence[DataFile], memory: pa.Table) -> tuple[list[str], pa.Table]:
-        if not files and fits_in_memory(memory, self._page):
-            rows = page_rows(memory, self._asked, self._page)
-            return json_texts(rows), rows
+        """The first rows of these files and of those in memory, in order and as texts."""
+        together = self._together(files, memory)
+        if together is not None:
+            files, memory = (), page_rows(together, self._asked, self._page)
+            if memory.num_rows <= TEXTS_MAX:
+                return json_texts(memory), memory
         rows = self._fetch(_RENDERED, files, memory)
         return rows["row"].to_pylist(), rows
+
+    def _together(self, files: Sequence[DataFile], memory: pa.Table) -> pa.Table | None:
+        """What is in memory with what is asked for of these files; None where DuckDB is to read them, or is faster."""
+        if memory.num_rows > MEMORY_ROWS_MAX:
+            return None
+        if not files:
+            return memory
+        found = _direct.read(files, self._asked, memory.schema, self._connection.check)
+        if found is None:
+            return None
+        self.read_files += len(files)
+        self.read_bytes += found.read_bytes
+        rows = self._erased.without(found.rows)
+        return pa.concat_tables([memory, rows]) if memory.num_rows else rows
 
     def _fetch(self, columns: str, files: Sequence[DataFile], memory: pa.Table) -> pa.Table:
         query = RetrievalQuery(self._asked)
@@ -265,6 +290,8 @@ class _PageReader:
         )
 
 
+# The footers of this process.
+_direct: Final = DirectReader()
 _RENDERED: Final = f"{action_json_sql()} AS row, time, journal, position"
 
 

@@ -43,7 +43,8 @@ from service.openapi_operations import complete_operations
 from service.operations import alive, flush, metrics, ready
 from service.problems import MEDIA_TYPE, Problem, problem_of
 from service.rejects import drop_rejected_logs, rejected_logs, replay_rejected_logs
-from service.retrievals import RetrievalLimits, Retrievals, retrieve_logs
+from service.retrieval_endpoint import RetrieveEndpoint
+from service.retrievals import RetrievalLimits, Retrievals
 from service.settings import Settings
 from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE
 from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
@@ -57,8 +58,13 @@ from storage.opening import join_store
 from storage.store import Store
 from storage.submission import SubmissionParser
 
-# The routes that are plain ASGI, each with the scope that it needs; the framework's declare theirs beside themselves.
-PLAIN_ROUTES: Final[dict[str, Scope]] = {"/api/submitlogs": "submit", "/api/submitlogs/": "submit"}
+# The routes that are plain ASGI, each with its method and the scope it needs; those of the framework say theirs.
+PLAIN_ROUTES: Final[dict[str, tuple[str, Scope]]] = {
+    "/api/submitlogs": ("POST", "submit"),
+    "/api/submitlogs/": ("POST", "submit"),
+    "/api/retrievelogs": ("GET", "retrieve"),
+    "/api/retrievelogs/": ("GET", "retrieve"),
+}
 # Queries that wait for a worker each hold a thread meanwhile.
 _SQL_WAITING_THREADS: Final = 16
 # A client that polls holds one for a tenth of a second.
@@ -131,6 +137,7 @@ class _Service:
             metrics_,
             retrieval_limits(settings),
         )
+        self.retrieve = RetrieveEndpoint(self.retrievals)
         self.sql = SqlService(
             self.store,
             SqlPool(
@@ -228,7 +235,6 @@ def create_app(live: LiveSettings) -> Gate:
         app.state.update(
             {
                 "store": service.store,
-                "retrievals": service.retrievals,
                 "sql": service.sql,
                 "athena": service.athena,
                 "metrics": metrics_,
@@ -249,7 +255,6 @@ def create_app(live: LiveSettings) -> Gate:
 
     app = Litestar(
         [
-            retrieve_logs,
             run_sql,
             athena,
             rejected_logs,
@@ -277,21 +282,24 @@ def create_app(live: LiveSettings) -> Gate:
     routes = declared_needs(app, PLAIN_ROUTES)
     describe_access(app.openapi_schema, routes)
 
-    async def submissions_first(scope: AsgiScope, receive: Receive, send: Send) -> None:
-        # The hot path does not go through the framework's routing, which costs as much as parsing a submission.
-        if scope["type"] == ScopeType.HTTP and (need := PLAIN_ROUTES.get(scope["path"])) is not None:
-            try:
-                client_of(scope).require(need)
-            except Problem as problem:
-                metrics_.submissions.labels(str(problem.status)).inc()
-                await send_problem(send, problem)
-            else:
-                await running[0].submit(scope, receive, send)
-        else:
+    async def plain_routes_first(scope: AsgiScope, receive: Receive, send: Send) -> None:
+        # The hot paths do not go through the framework's routing, which costs as much as parsing a submission.
+        if scope["type"] != ScopeType.HTTP or (plain := PLAIN_ROUTES.get(scope["path"])) is None:
             await app(scope, receive, send)
+            return
+        need = plain[1]
+        try:
+            client_of(scope).require(need)
+        except Problem as problem:
+            if need == "submit":
+                metrics_.submissions.labels(str(problem.status)).inc()
+            await send_problem(send, problem)
+            return
+        endpoint = running[0].submit if need == "submit" else running[0].retrieve
+        await endpoint(scope, receive, send)
 
     cors = Cors(lambda: live.in_force.settings.cors_allowed_origins)
-    return Gate(submissions_first, keyring, cors, insecure=settings.insecure, routes=routes)
+    return Gate(plain_routes_first, keyring, cors, insecure=settings.insecure, routes=routes)
 
 
 def app_from_environ() -> ASGIApp:

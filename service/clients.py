@@ -109,14 +109,16 @@ def needs(need: Need, *, checked_in_handler: bool = False) -> dict[str, Any]:
     return {_OPT: need, _OPT_IN_HANDLER: checked_in_handler}
 
 
-def declared_needs(app: Litestar, plain_routes: Mapping[str, Scope]) -> dict[tuple[str, str], Need | None]:
+def declared_needs(app: Litestar, plain_routes: Mapping[str, tuple[str, Scope]]) -> dict[tuple[str, str], Need | None]:
     """What each route needs by its method and path, None where it declares nothing.
 
     Args:
         app: the framework's application.
-        plain_routes: the paths of the routes that do not go through it, all by POST.
+        plain_routes: the routes that do not go through it by their paths, each with its method and scope.
     """
-    declared: dict[tuple[str, str], Need | None] = {("POST", path): scope for path, scope in plain_routes.items()}
+    declared: dict[tuple[str, str], Need | None] = {
+        (method, path): scope for path, (method, scope) in plain_routes.items()
+    }
     for route in app.routes:
         if isinstance(route, HTTPRoute):
             for handler in route.route_handlers:

@@ -1,4 +1,4 @@
-"""The OpenAPI document: what the framework derives, the plain ASGI route by hand, and a page from the package."""
+"""The OpenAPI document: what the framework derives, the plain ASGI routes by hand, and a page from the package."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from litestar.openapi.spec.enums import OpenAPIType
 from litestar.static_files import create_static_files_router
 
 from service.clients import DEFAULT_NEED, OPEN, Need, needs
+from service.openapi_retrieval import retrieve_operation
 from storage.submission import REJECTION_CODES
 
 ASSETS: Final = Path(__file__).parent / "assets" / "swagger-ui"
@@ -71,6 +72,7 @@ def add_plain_routes(document: OpenAPI) -> None:
     """Describe the routes that are plain ASGI and that the framework therefore does not see."""
     assert document.paths is not None, "the framework derives paths"
     document.paths["/api/submitlogs"] = PathItem(post=_submit_operation())
+    document.paths["/api/retrievelogs"] = PathItem(get=retrieve_operation())
 
 
 def describe_access(document: OpenAPI, routes: Mapping[tuple[str, str], Need | None]) -> None:

@@ -1,20 +1,15 @@
-"""GET /api/retrievelogs: parameters in, one page of actions out."""
+"""What GET /api/retrievelogs takes, and its work off the event loop: parameters in, a page or a stream out."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import re
-import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Final
+from typing import Final
 from urllib.parse import parse_qsl
 
-import msgspec
-from litestar import Request, Response, get
-from litestar.params import Parameter
-from litestar.response import Stream
 from litestar.types import Receive
 
 from queries.engine import Engine, QueryConnection
@@ -22,14 +17,14 @@ from queries.explain import explain_retrieval
 from queries.file_index import RetrievalFilter
 from queries.formats import Format, NotAcceptable, UnknownFormat, negotiate
 from queries.paging import decode_cursor
-from queries.retrieval import RetrievalPage, RetrievalRequest, ScanStatistics, question_of, retrieve_page
+from queries.retrieval import RetrievalPage, RetrievalRequest, question_of, retrieve_page
 from queries.sources import Order
 from queries.streaming import RetrievalStream, StreamRequest, stream_retrieval
 from queries.whole_views import answer_whole
-from service.clients import Client, client_of, needs
+from service.clients import Client
 from service.metrics import Metrics
 from service.problems import Problem, bad_parameter
-from service.streams import ChunkedAnswer, Chunks, WorkThreads
+from service.streams import Chunks, WorkThreads
 from storage.errors import InvalidInput, Overloaded
 from storage.read_view import ReadView
 from storage.store import Store
@@ -312,63 +307,3 @@ def scan_headers(*, scanned_files: int, total_files: int, scanned_bytes: int, se
         "Actionlake-Scanned-Bytes": str(scanned_bytes),
         "Server-Timing": f"total;dur={seconds * 1000:.1f}",
     }
-
-
-def _headers_of(statistics: ScanStatistics, *, seconds: float) -> dict[str, str]:
-    return scan_headers(
-        scanned_files=statistics.scanned_files,
-        total_files=statistics.total_files,
-        scanned_bytes=statistics.scanned_bytes,
-        seconds=seconds,
-    )
-
-
-def _described(description: str, **schema: Any) -> Any:
-    return Parameter(description=description, required=False, schema_extra=schema)
-
-
-@get(
-    "/api/retrievelogs",
-    summary="Retrieve actions by user, type and time",
-    description="Any combination of the filters, at least one. Complete up to the last acknowledged submission.",
-    tags=["actions"],
-    opt=needs("retrieve"),
-)
-async def retrieve_logs(
-    request: Request[Any, Any, Any],
-    user_id: Annotated[str | None, Parameter(query="userId", description="exactly this user")] = None,
-    log_type: Annotated[str | None, Parameter(query="logType", description="exactly this type, in any case")] = None,
-    from_time: Annotated[
-        str | None, Parameter(query="fromTime", description="RFC 3339, inclusive; with toTime")
-    ] = None,
-    to_time: Annotated[str | None, Parameter(query="toTime", description="RFC 3339, inclusive; with fromTime")] = None,
-    order: Annotated[str | None, _described("by time: asc (default) or desc", enum=["asc", "desc"])] = None,
-    limit: Annotated[str | None, _described("rows of a page", type="integer", minimum=1)] = None,
-    cursor: Annotated[str | None, Parameter(description="`next` of the page before")] = None,
-    format_: Annotated[
-        str | None, Parameter(query="format", description="json, ndjson, csv, arrow or parquet; instead of Accept")
-    ] = None,
-    csv_raw: Annotated[
-        str | None, Parameter(query="csvRaw", description="true leaves spreadsheet formulas in CSV as they are")
-    ] = None,
-    explain: Annotated[str | None, _described("true adds how files were pruned", enum=["true", "false"])] = None,
-) -> Response[bytes] | Stream:
-    """Answer one page as JSON, or everything as a stream of another format."""
-    # Declared for the OpenAPI document; read from the query string, so that each wrong one is named.
-    del user_id, log_type, from_time, to_time, order, limit, cursor, format_, csv_raw, explain
-    started = time.perf_counter()
-    retrievals: Retrievals = request.app.state.retrievals
-    given = parse_query(request.scope["query_string"], PARAMETERS)
-    wanted = parse_format(given, request.headers.get("accept"))
-    if wanted is not Format.JSON:
-        stream, chunks = await retrievals.stream(given, wanted, client_of(request.scope))
-        headers = _headers_of(stream.planned, seconds=time.perf_counter() - started)
-        timeout_s = retrievals.limits.stream_timeout_s
-        return ChunkedAnswer(chunks, media_type=wanted.media_type, headers=headers, timeout_s=timeout_s)
-    page, explanation = await retrievals.page(given, request.receive, client_of(request.scope))
-    seconds = time.perf_counter() - started
-    retrievals.observe(seconds)
-    following = msgspec.json.encode(page.next).decode()
-    more = "" if explanation is None else f',"explain":{msgspec.json.encode(explanation).decode()}'
-    body = f'{{"logs":[{",".join(page.rows)}],"next":{following}{more}}}'.encode()
-    return Response(body, media_type="application/json", headers=_headers_of(page.statistics, seconds=seconds))

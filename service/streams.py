@@ -10,7 +10,7 @@ from typing import Any, Final, TypeVar, cast
 
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
-from litestar.types import Receive, Scope, Send
+from litestar.types import ASGIApp, Receive, Scope, Send
 
 from queries.formats import ByteStream
 
@@ -109,12 +109,28 @@ class Chunks:
         await asyncio.to_thread(finish)
 
 
-class ChunkedAnswer(Stream):
-    """An answer of `Chunks`, which are closed with it, however it ends.
+async def send_to_its_end(
+    chunks: Chunks, send_all: ASGIApp, scope: Scope, receive: Receive, send: Send, *, timeout_s: float
+) -> None:
+    """Have *send_all* send the chunks, which are closed with the answer, however it ends, also before its beginning.
 
     One that is not sent to its end within *timeout_s* is cut off: its connection is closed without the end that HTTP
     has for an answer in chunks, so that the client sees that something is missing.
     """
+    try:
+        async with asyncio.timeout(timeout_s) as limit:
+            await send_all(scope, receive, send)
+    except TimeoutError:
+        if not limit.expired():
+            raise
+        # The server closes the connection of an answer that is not complete.
+        _log.warning("a stream was cut off: it was not taken to its end within %g s", timeout_s)
+    finally:
+        chunks.close()
+
+
+class ChunkedAnswer(Stream):
+    """An answer of `Chunks`, sent by `send_to_its_end`."""
 
     def __init__(self, chunks: Chunks, *, media_type: str, headers: dict[str, str], timeout_s: float) -> None:
         super().__init__(chunks, media_type=media_type, headers=headers)
@@ -126,16 +142,7 @@ class ChunkedAnswer(Stream):
         send_all = super().to_asgi_response(*args, **kwargs)
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
-            try:
-                async with asyncio.timeout(self._timeout_s) as limit:
-                    await send_all(scope, receive, send)
-            except TimeoutError:
-                if not limit.expired():
-                    raise
-                # The server closes the connection of an answer that is not complete.
-                _log.warning("a stream was cut off: it was not taken to its end within %g s", self._timeout_s)
-            finally:
-                self._chunks.close()
+            await send_to_its_end(self._chunks, send_all, scope, receive, send, timeout_s=self._timeout_s)
 
         # The framework does nothing with it but to call it.
         return cast("ASGIResponse", respond)

@@ -197,6 +197,8 @@ def chosen(everything: pa.Table, asked: RetrievalFilter, order: Order) -> pa.Tab
         keep = pc.and_(keep, pc.less_equal(times, asked.to_us))
     if asked.user_id is not None:
         keep = pc.and_(keep, pc.equal(everything["user_id"], asked.user_id))
+    if asked.user_prefix is not None:
+        keep = pc.and_(keep, pc.starts_with(everything["user_id"], asked.user_prefix))
     if asked.action_type is not None:
         keep = pc.and_(keep, pc.equal(everything["type"], asked.action_type))
     direction = "ascending" if order == "asc" else "descending"

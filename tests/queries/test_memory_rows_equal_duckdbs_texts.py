@@ -83,7 +83,7 @@ def test_pages_are_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, see
             order: Order = source.choice(["asc", "desc"])
             found = _texts(table, view, asked, order)
             with monkeypatch.context() as patched:
-                patched.setattr("queries.retrieval.fits_in_memory", lambda *_: False)
+                patched.setattr("queries.retrieval._PageReader._together", lambda *_: None)
                 assert _texts(table, view, asked, order) == found
             assert len(found) == len(set(found)) <= positions_of(rows)[-1]
 

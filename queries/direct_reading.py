@@ -1,0 +1,185 @@
+"""Rows of a few data files, read by Arrow: what DuckDB needs to begin is longer than what these take altogether.
+
+The columns that decide are decoded first, `time` and, where it is asked for, `user_id`; the others only of row groups
+in which a row is wanted. Footers of files that were read before are remembered, within a bound.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from queries.file_index import RetrievalFilter
+from queries.memory_rows import wanted_among
+from storage.data_files import DataFile
+
+# Beyond these DuckDB is faster: it goes over row groups with all its threads, and stops decoding within them.
+FILES_MAX: Final = 4
+ROWS_MAX: Final = 100_000
+_FOOTERS_BYTES_MAX: Final = 16 << 20
+# What a footer takes in memory, to what it takes on disk, about.
+_FOOTER_GROWTH: Final = 4
+# Handing less to other threads costs more than it saves.
+_THREADS_FROM_ROWS: Final = 4_096
+
+
+@dataclass(frozen=True, slots=True)
+class DirectRows:
+    """Rows that are asked for, with the columns of a retrieval, and the bytes of the column chunks that were read."""
+
+    rows: pa.Table
+    read_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Footer:
+    metadata: pq.FileMetaData
+    columns: dict[str, int]
+    size_bytes: int
+
+
+class DirectReader:
+    """Reads data files. May be used by any thread."""
+
+    def __init__(self, footers_bytes_max: int = _FOOTERS_BYTES_MAX) -> None:
+        self._bytes_max = footers_bytes_max
+        self._lock = threading.Lock()
+        self._footers: OrderedDict[str, _Footer] = OrderedDict()
+        self._bytes = 0
+
+    @property
+    def footers_kept(self) -> int:
+        """How many footers are remembered."""
+        return len(self._footers)
+
+    def read(
+        self, files: Sequence[DataFile], asked: RetrievalFilter, schema: pa.Schema, check: Callable[[], None]
+    ) -> DirectRows | None:
+        """Read the rows that are asked for; None where DuckDB is the better way.
+
+        Args:
+            files: to be read.
+            asked: which rows.
+            schema: of the result; every file has these columns, but for its partition's.
+            check: called before each file; raises where nobody waits any more.
+
+        Raises:
+            OSError, pa.ArrowException: a file is gone or cannot be read.
+        """
+        if len(files) > FILES_MAX:
+            return None
+        chosen = []
+        for one in files:
+            footer = self._footer(one.path)
+            chosen.append((one, footer, _groups(footer, asked)))
+        if (
+            sum(footer.metadata.row_group(group).num_rows for _, footer, groups in chosen for group in groups)
+            > ROWS_MAX
+        ):
+            return None
+        tables = [schema.empty_table()]
+        read_bytes = 0
+        for one, footer, groups in chosen:
+            check()
+            if groups:
+                rows, size = _read_file(one, footer, groups, asked, schema)
+                tables.append(rows)
+                read_bytes += size
+        return DirectRows(pa.concat_tables(tables), read_bytes)
+
+    def _footer(self, path: str) -> _Footer:
+        # Data files are never changed once they are written, and no two share a name.
+        with self._lock:
+            known = self._footers.get(path)
+            if known is not None:
+                self._footers.move_to_end(path)
+                return known
+        metadata = pq.read_metadata(path)
+        columns = {metadata.schema.column(place).name: place for place in range(metadata.num_columns)}
+        fresh = _Footer(metadata, columns, metadata.serialized_size * _FOOTER_GROWTH)
+        with self._lock:
+            replaced = self._footers.pop(path, None)
+            self._bytes += fresh.size_bytes - (0 if replaced is None else replaced.size_bytes)
+            self._footers[path] = fresh
+            while self._bytes > self._bytes_max and len(self._footers) > 1:
+                self._bytes -= self._footers.popitem(last=False)[1].size_bytes
+        return fresh
+
+
+def _groups(footer: _Footer, asked: RetrievalFilter) -> list[int]:
+    """The row groups that can hold what is asked for; those without statistics can."""
+    metadata = footer.metadata
+    kept = []
+    for group in range(metadata.num_row_groups):
+        of_group = metadata.row_group(group)
+        users = of_group.column(footer.columns["user_id"]).statistics
+        if users is not None and users.has_min_max and not _can_hold_users(users.min, users.max, asked):
+            continue
+        times = of_group.column(footer.columns["time"]).statistics
+        if times is not None and times.has_min_max and not _can_hold_times(times.min_raw, times.max_raw, asked):
+            continue
+        kept.append(group)
+    return kept
+
+
+def _can_hold_users(least: str, greatest: str, asked: RetrievalFilter) -> bool:
+    if asked.user_id is not None and not least <= asked.user_id <= greatest:
+        return False
+    if asked.user_prefix is None:
+        return True
+    below = asked.users_below
+    return greatest >= asked.user_prefix and (below is None or least < below)
+
+
+def _can_hold_times(least_us: int, greatest_us: int, asked: RetrievalFilter) -> bool:
+    if asked.from_us is not None and greatest_us < asked.from_us:
+        return False
+    return asked.to_us is None or least_us <= asked.to_us
+
+
+def _read_file(
+    one: DataFile, footer: _Footer, groups: Sequence[int], asked: RetrievalFilter, schema: pa.Schema
+) -> tuple[pa.Table, int]:
+    deciding = ["time", *(["user_id"] if asked.user_id is not None or asked.user_prefix is not None else [])]
+    others = [name for name in schema.names if name not in deciding and name in footer.columns]
+    parts = []
+    read_bytes = 0
+    with open(one.path, "rb", buffering=0) as file:
+        reader = pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False)
+        for group in groups:
+            threads = footer.metadata.row_group(group).num_rows >= _THREADS_FROM_ROWS
+            decided = reader.read_row_group(group, columns=deciding, use_threads=threads)
+            read_bytes += _chunk_bytes(footer, group, deciding)
+            keep = wanted_among(decided, asked)
+            if keep is not None and not pc.any(keep).as_py():
+                continue
+            rest = reader.read_row_group(group, columns=others, use_threads=threads)
+            read_bytes += _chunk_bytes(footer, group, others)
+            columns = {name: decided[name] for name in deciding} | {name: rest[name] for name in others}
+            rows = pa.table(columns)
+            parts.append(rows if keep is None else rows.filter(keep))
+    return _with_partition(parts, one, schema), read_bytes
+
+
+def _chunk_bytes(footer: _Footer, group: int, columns: Sequence[str]) -> int:
+    of_group = footer.metadata.row_group(group)
+    return sum(of_group.column(footer.columns[name]).total_compressed_size for name in columns)
+
+
+def _with_partition(parts: Sequence[pa.Table], one: DataFile, schema: pa.Schema) -> pa.Table:
+    """The rows with the columns of *schema*; the type is in the file's name only."""
+    if not parts:
+        return schema.empty_table()
+    rows = pa.concat_tables(parts)
+    arrays = [
+        pa.repeat(pa.scalar(one.type, field.type), rows.num_rows) if field.name == "type" else rows[field.name]
+        for field in schema
+    ]
+    return pa.table(arrays, names=schema.names).cast(schema)
