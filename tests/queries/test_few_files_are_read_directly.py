@@ -14,7 +14,7 @@ from queries.file_index import RetrievalFilter
 from queries.retrieval import RetrievalRequest, retrieve_page
 from queries.sources import Order
 from storage.erased_rows import ErasedRows
-from storage.store import ReadView
+from storage.read_view import ReadView
 from tests.queries.histories import DAY_US, FIRST_US, Table, chosen, full_scan, positions_of, rows_of, table_in
 
 TYPES = ("click", "view")
