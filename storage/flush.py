@@ -67,6 +67,11 @@ class FlushPlan:
     through: int
     reason: str
 
+    @property
+    def to_the_end(self) -> bool:
+        """Whether all rows up to there have to go, also the last few that are not worth a commit."""
+        return self.reason in ("request", "age")
+
 
 @dataclass(frozen=True, slots=True)
 class FlushResult:
@@ -121,11 +126,13 @@ class Flusher:
         self._on_commit = on_commit
         self._commits_since_checkpoint = _CHECKPOINT_COMMITS - 1
 
-    def flush(self, through: int, *, between: Callable[[], None] = lambda: None) -> None:
+    def flush(self, through: int, *, to_the_end: bool = True, between: Callable[[], None] = lambda: None) -> None:
         """Move all rows up to position *through* into the lake, durably, and trim them from the journal.
 
         Args:
             through: may be far away; each commit takes as much as the limits allow.
+            to_the_end: unless it is true, what is left at the end and less than half a commit stays in the journal.
+                A commit costs the same for its files and its log entry whatever it moves.
             between: is called after each commit, for what must not wait until all of them are done.
 
         Raises:
@@ -139,13 +146,13 @@ class Flusher:
         self.rejects.settle_replays()
         try:
             with write_errors_told(self._lake.folder, self._latch):
-                self._flush(through, between)
+                self._flush(through, between, to_the_end=to_the_end)
         finally:
             # Arrow's allocator keeps what it had; a service that flushes once a minute should not. Not after each
             # commit, since the next one takes the same memory.
             pa.default_memory_pool().release_unused()
 
-    def _flush(self, through: int, between: Callable[[], None]) -> None:
+    def _flush(self, through: int, between: Callable[[], None], *, to_the_end: bool) -> None:
         state = self._journal.state()
         watermark = self._lake.reload(state.id).watermark
         # What the table has, not what is promoted today: rows may have been accepted under an earlier configuration.
@@ -158,9 +165,19 @@ class Flusher:
         if watermark > state.trimmed_position:
             # A commit that we did not see succeed: make it durable before anything relies on it.
             self._make_durable(state.durable_version, watermark)
-        while watermark < min(through, state.head):
+        target = min(through, state.head)
+        bytes_left = state.bytes + self._journal.trimmed_bytes
+        while watermark < target:
             watermark = self._flush_batch(state.id, watermark, through)
             between()
+            if not to_the_end and not self._worth_a_commit(
+                target - watermark, bytes_left - self._journal.trimmed_bytes
+            ):
+                return
+
+    def _worth_a_commit(self, rows: int, size: int) -> bool:
+        limits = self._limits()
+        return rows * 2 >= limits.rows_max or size * 2 >= limits.bytes_max
 
     def _flush_batch(self, journal: str, watermark: int, through: int) -> int:
         """Commit the oldest rows above *watermark*, as many as fit one commit; return the new watermark."""

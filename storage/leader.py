@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from storage.errors import StoreError, StoreFailed
-from storage.flush import Flusher, FlushLimits, plan_flush
+from storage.flush import Flusher, FlushLimits, FlushPlan, plan_flush
 from storage.journal import Journal
 from storage.leader_page import LeaderPage
 from storage.locks import FileLock
@@ -148,11 +148,11 @@ class Leader:
         self._page.note_error(error)
         self._on_error(error)
 
-    def _flush(self, through: int) -> None:
+    def _flush(self, plan: FlushPlan) -> None:
         """Flush, and tell the others how fast that goes."""
         drained, started_s = self._journal.trimmed_bytes, time.monotonic()
         self._page.note_flush_begins()
-        self._require_flusher().flush(through, between=self._keep_log_short)
+        self._require_flusher().flush(plan.through, to_the_end=plan.to_the_end, between=self._keep_log_short)
         self._page.note_flush_ended(
             drained_bytes=self._journal.trimmed_bytes - drained, seconds=time.monotonic() - started_s
         )
@@ -176,7 +176,7 @@ class Leader:
         oldest = self._journal.oldest_received_at_us() if state.depth else None
         plan = plan_flush(state, oldest_received_at_us=oldest, now_us=now_us, limits=self._limits())
         if plan is not None:
-            self._flush(plan.through)
+            self._flush(plan)
             idle = self._journal.state().depth == 0
             # Under load, the next rows take what is free, so that only what exceeds a flush's worth is given back.
             # Before the checkpoint, which is what makes the file shorter, and so that the log ends up empty.

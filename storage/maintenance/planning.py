@@ -3,7 +3,11 @@
 A partition, one date and type, should end as few files, sorted by user, of a bounded size. Merging everything at each
 new file would write the same rows again and again, so that small files are merged with small ones first, and drawn
 into a larger one only when they are worth it: each row is written anew a number of times that grows with the
-logarithm of its partition. A partition that is still being written to may have some more files meanwhile.
+logarithm of its partition.
+
+A partition that is still being written to may have some more files meanwhile, and uses them: files of about one size
+are merged among themselves, and larger ones are left until there are many of them as well. Under load, what
+compaction takes is what flushes lack, and each row is written anew two or three times on its way to a full file.
 """
 
 from __future__ import annotations
@@ -20,6 +24,8 @@ Partition = tuple[datetime.date, str]
 
 # A file joins a merge when it is at most so many times as large as what is merged already.
 _WORTH_JOINING: Final = 4
+# While its partition is written to, when it is at most so many times as large as the largest that has to be merged.
+_OF_ONE_SIZE: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +114,7 @@ def plan_compaction(
         aim = files_aimed_at(sum(one.size_bytes for one in members), limits, thorough=thorough)
         resting = thorough or now_ms - max(one.written_at_ms for one in members) >= limits.rest_ms
         if len(members) > aim + (0 if resting else limits.files_spare):
-            chosen = _choose(members, aim, limits)
+            chosen = _choose(members, aim, limits, resting=resting)
             if chosen is not None:
                 rewrites.append((len(members) - aim, chosen))
     rewrites.sort(key=lambda one: (-one[0], one[1].date, one[1].type))
@@ -121,12 +127,18 @@ def files_aimed_at(size_bytes: int, limits: CompactionLimits, *, thorough: bool)
     return full + full // 4 if thorough else max(2, full + 1 + full // 4)
 
 
-def _choose(members: Sequence[DataFile], aim: int, limits: CompactionLimits) -> PartitionRewrite | None:
-    """Choose the smallest files, as many as bring their number down to *aim*, and those worth joining."""
+def _choose(
+    members: Sequence[DataFile], aim: int, limits: CompactionLimits, *, resting: bool
+) -> PartitionRewrite | None:
+    """Choose the smallest files, as many as bring their number down to *aim*, and those worth joining.
+
+    In a partition that is written to, half of the files to spare stay, so that the next merge is some time away.
+    """
     by_size = sorted(members, key=lambda one: (one.size_bytes, one.path))
-    count = len(by_size) - aim + 1
+    count = len(by_size) - aim + 1 - (0 if resting else limits.files_spare // 2)
     size = sum(one.size_bytes for one in by_size[:count])
-    while count < len(by_size) and by_size[count].size_bytes <= _WORTH_JOINING * size:
+    of_one_size = _OF_ONE_SIZE * by_size[count - 1].size_bytes
+    while count < len(by_size) and by_size[count].size_bytes <= (_WORTH_JOINING * size if resting else of_one_size):
         size += by_size[count].size_bytes
         count += 1
     if _pieces(size, limits) >= count:

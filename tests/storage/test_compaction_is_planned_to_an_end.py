@@ -125,6 +125,23 @@ def test_late_rows_are_written_anew_a_bounded_number_of_times() -> None:
     assert rewritten < 200 * 20_000, "merging everything each time would write 20 million bytes"
 
 
+def test_what_is_written_to_without_pause_is_rewritten_few_times_and_never_has_many_files() -> None:
+    """2,000 flushes without a rest, five between two looks; with what is larger joined each time it took 9 times."""
+    limits = CompactionLimits(file_bytes_max=1_000_000, files_spare=16)
+    files: list[DataFile] = []
+    names = [0]
+    rewritten = 0
+    for number in range(2_000):
+        names[0] += 1
+        # Flushes are not all of one size.
+        files.append(data_file(names[0], 8 + number % 5, at_ms=NOW_MS))
+        while number % 5 == 0 and (planned := plan_compaction(files, limits, now_ms=NOW_MS)).batches:
+            rewritten += sum(rewrite.bytes for rewrite in planned.rewrites)
+            files = done(files, planned, names)
+        assert len(files) <= 2 + limits.files_spare + 5
+    assert rewritten <= 3.5 * 20_000
+
+
 @pytest.mark.parametrize("thorough", [False, True])
 def test_one_file_is_left_alone_and_so_is_what_is_left_out(thorough: bool) -> None:
     assert not plan([data_file(0, 10)], thorough=thorough).batches

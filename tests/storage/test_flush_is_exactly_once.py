@@ -255,6 +255,38 @@ def test_a_flush_up_to_a_position_takes_whole_submissions(store: Store) -> None:
     assert in_lake(store) == through(6)
 
 
+@pytest.mark.parametrize(
+    ("counts", "limits", "commits"),
+    [
+        ([10, 10, 4], FlushLimits(rows_max=10), [10, 10]),
+        ([10, 10, 5], FlushLimits(rows_max=10), [10, 10, 5]),
+        ([4], FlushLimits(rows_max=10), [4]),
+        ([10, 10, 4], FlushLimits(rows_max=10, bytes_max=500), [10, 10, 4]),
+    ],
+)
+def test_what_is_not_worth_a_commit_is_left_where_nobody_waits_for_it(
+    store: Store, counts: list[int], limits: FlushLimits, commits: list[int]
+) -> None:
+    """Less than half of what a commit may take, by rows and by bytes, and only at the end of a flush."""
+    put(store, *counts)
+    done: list[FlushResult] = []
+    flusher(store, limits=limits, done=done).flush(sum(counts), to_the_end=False)
+    assert [one.rows for one in done] == commits
+    assert in_lake(store) == through(sum(commits))
+    assert positions(store) == through(sum(counts))
+    flusher(store, limits=limits).flush(sum(counts))
+    assert in_lake(store) == through(sum(counts))
+
+
+def test_a_flush_that_somebody_waits_for_goes_to_the_end() -> None:
+    assert {why: FlushPlan(1, why).to_the_end for why in ("request", "age", "rows", "bytes")} == {
+        "request": True,
+        "age": True,
+        "rows": False,
+        "bytes": False,
+    }
+
+
 def test_an_empty_journal_makes_no_commit(store: Store) -> None:
     flusher(store).flush(0)
     assert store.read_view().snapshot.version == 0
