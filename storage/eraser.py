@@ -45,7 +45,7 @@ from storage.maintenance.durability import make_durable
 from storage.maintenance.temp_folder import own_temp_folder
 from storage.paths import StorePaths
 from storage.rejects_erasure import erase_from_rejects, erase_letters, remove_unreferenced_rejects
-from storage.shortcut_upkeep import forget_files
+from storage.shortcut_upkeep import forget_files, forget_rows
 from storage.write_guard import nobody_writes, writing_files
 
 _FILES_PER_COMMIT: Final = 64
@@ -265,11 +265,13 @@ class Eraser:
         with nobody_writes(self._lake.folder, timeout_s=_WRITERS_TIMEOUT_S) as alone:
             if not alone:
                 return False
-            live = {one.path for one in self._lake.reload(self._journal.state().id).files}
+            files = self._lake.reload(self._journal.state().id).files
+            live = {one.path for one in files}
             there = sorted(self._lake.folder.glob("date=*/type=*/*"))
             removed = [path for path in there if str(path) not in live and _is_doomed(path, erased)]
             # What a crash kept from being forgotten when the files left the table.
             forget_files(self._paths, [_data_file(path) for path in removed])
+            forget_rows(self._paths, erased, files)
             for path in removed:
                 path.unlink(missing_ok=True)
             for folder in {path.parent for path in removed}:

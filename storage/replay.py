@@ -35,6 +35,8 @@ BATCH_REJECTS_MAX: Final = 200
 BATCH_BYTES_MAX: Final = 8 * 1024 * 1024
 _ATTEMPTS_MAX: Final = 20
 _NOTHING: Final = ParsedBody((), ())
+# Until an erasure is beyond these, rejects may hold its user: its own flush may put some aside in the last of them.
+_REJECTS_MAY_BE_LEFT: Final = (Phase.RECORDED, Phase.REJECTS, Phase.FLUSHING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +288,7 @@ def _still_open(execute: Execute, attempts: Sequence[Attempt], page: RejectsPage
     """
     _require_current(execute, page)
     state = read_rejects_state(execute)
-    leaving = {one.user_id for one in pending_erasures(execute) if one.phase in (Phase.RECORDED, Phase.REJECTS)}
+    leaving = {one.user_id for one in pending_erasures(execute) if one.phase in _REJECTS_MAY_BE_LEFT}
     found: list[Attempt] = []
     for one in attempts:
         source, id_ = one.key

@@ -7,7 +7,9 @@ the leader's chores, and an erasure in another process, do not undo each other's
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pyarrow as pa
@@ -15,14 +17,18 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.data_files import DataFile
+from storage.erased_rows import ErasedRows
 from storage.errors import StoreLocked
-from storage.history.chore import forget_sources
-from storage.history.coverage import base_name
+from storage.history.chore import forget_sources, remove_run
+from storage.history.coverage import RunUse, base_name
+from storage.history.manifest import Run, read_manifest, run_folders
+from storage.history.reading import CopyDamaged, FooterCache, Wanted, read_user
 from storage.lake import Snapshot
 from storage.locks import FileLock
 from storage.paths import StorePaths
 from storage.shortcuts import ShortcutLimits
 from storage.user_filters import UserFilter, UserFilters, append_filters, build_filter, keep_filters
+from storage.user_hash import user_hash
 
 # One step of the chore: about a second of work.
 _FILES_A_STEP: Final = 256
@@ -30,6 +36,7 @@ _ROWS_A_STEP: Final = 2_000_000
 # A log that is for the greater part about files that are gone is written anew.
 _DEAD_FILES_MIN: Final = 256
 _LOCK_TIMEOUT_S: Final = 30.0
+_FOOTERS_BYTES_MAX: Final = 16 << 20
 
 
 class UserFilterChore:
@@ -118,14 +125,58 @@ def forget_files(paths: StorePaths, files: Iterable[DataFile]) -> None:
         OSError: the caches could not be written.
     """
     forgotten = {base_name(one) for one in files}
+    with _changing_caches(paths):
+        _keep_filters_of(paths, lambda name: name not in forgotten)
+        forget_sources(paths.history, forgotten)
+
+
+def forget_rows(paths: StorePaths, erased: ErasedRows, live: Iterable[DataFile]) -> None:
+    """Remove every run that holds erased rows, and the filters of all files that are not *live*.
+
+    A run keeps what it has of files that a compaction has replaced since, and that may be gone from the disk: no name
+    of a file leads to it any more, so that the runs themselves are looked at. What cannot be read of one goes as well.
+
+    Raises:
+        StoreLocked, OSError: as `forget_files`.
+    """
+    names = {base_name(one) for one in live}
+    with _changing_caches(paths):
+        _keep_filters_of(paths, lambda name: name in names)
+        for folder in run_folders(paths.history):
+            run = read_manifest(folder)
+            if run is None or _holds(paths.history, run, erased):
+                remove_run(paths.history, folder.name)
+
+
+def _holds(history: Path, run: Run, erased: ErasedRows) -> bool:
+    """Whether a run holds erased rows, also among those that do not count any more; True where nobody can tell."""
+    everything = RunUse(run, run.sources, frozenset(), (0, 0))
+    footers = FooterCache(_FOOTERS_BYTES_MAX)
+    for user in erased.kept_after:
+        wanted = Wanted(user, user_hash(user), None, None, None, ("user_id", "journal", "position"))
+        try:
+            rows = read_user(history, everything, wanted, footers).rows
+        except (CopyDamaged, OSError, pa.ArrowException):
+            return True
+        if rows.num_rows and pc.any(erased.mask(rows)).as_py():
+            return True
+    return False
+
+
+@contextmanager
+def _changing_caches(paths: StorePaths) -> Iterator[None]:
     with FileLock(paths.cache_lock) as lock:
         try:
             lock.acquire_within(f"pid {os.getpid()}, forgetting files", timeout_s=_LOCK_TIMEOUT_S)
         except StoreLocked as error:
             raise StoreLocked(f"the caches in {paths.state} are being changed by {lock.holder()}") from error
-        filters = UserFilters(paths.user_filters, bytes_max=1 << 62)
-        filters.refresh()
-        kept = [name for name in filters.names if name.rsplit("/", 1)[1] not in forgotten]
-        if len(kept) < len(filters.names):
-            keep_filters(paths.user_filters, kept)
-        forget_sources(paths.history, forgotten)
+        yield
+
+
+def _keep_filters_of(paths: StorePaths, stays: Callable[[str], bool]) -> None:
+    """Rewrite the filters with those only whose data file, named without its folder, *stays*."""
+    filters = UserFilters(paths.user_filters, bytes_max=1 << 62)
+    filters.refresh()
+    kept = [name for name in filters.names if stays(name.rsplit("/", 1)[1])]
+    if len(kept) < len(filters.names):
+        keep_filters(paths.user_filters, kept)

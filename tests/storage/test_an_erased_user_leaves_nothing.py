@@ -18,8 +18,13 @@ from storage.journal_records import IdempotencyKey
 from storage.lake import Lake
 from storage.maintenance.compaction import CompactionRun, compact
 from storage.maintenance.planning import CompactionLimits
+from storage.maintenance.vacuum import vacuum
+from storage.rejects import RejectsFilter
 from storage.store import Store
-from tests.storage.building import execute, flusher, put, request, store_in
+from storage.user_filters import UserFilters, data_file_name
+from tests.queries.histories import filter_chore, history_chore, small_runs, work
+from tests.storage.building import PARSER, execute, flusher, put, request, store_in
+from tests.storage.compacting import compact_all
 from tests.storage.erasing import USER, erase, fill, finish, users, visible
 from tests.storage.rejecting import in_table
 from tests.storage.test_batches_are_rows_like_others import batch
@@ -269,3 +274,51 @@ def test_a_batch_that_turns_out_to_be_unflushable_during_the_erasure_is_gone_too
         store.flush_here()
         assert in_table(folder) == []
         assert traces(folder, USER) == []
+
+
+def test_copies_of_files_that_are_long_gone_are_gone_too(folder: Path) -> None:
+    """A run goes on for its other days when one day was compacted, and has that day's old rows still."""
+    with small_runs(), store_in(folder, erasure_grace_ms=0) as store:
+        put(store, 6, user="someone-else", days=6)
+        put(store, 2, user=USER)
+        store.flush_here()
+        work(history_chore(store))
+        assert filter_chore(store).run()
+        put(store, 2, user=USER)
+        store.flush_here()
+        compact_all(store)
+        lake = Lake(store.paths.table, store.schema)
+        for _ in range(2):
+            vacuum(lake, store.journal, store.latch, now_ms=system_now_us() // 1000 + 1_000, grace_ms=0)
+        view = store.read_view()
+        (use,) = view.shortcuts.history.coverage(view.snapshot, frozenset()).uses
+        assert use.excluded, "the run has rows that do not count"
+        assert any(trace.startswith("cache/history/") for trace in traces(folder, USER))
+        erase(store)
+        assert traces(folder, USER) == []
+        known = UserFilters(store.paths.user_filters, bytes_max=1 << 30)
+        known.refresh()
+        assert known.names <= {data_file_name(one) for one in store.read_view().files}
+
+
+def test_a_batch_that_the_erasures_flush_puts_aside_is_not_replayed_meanwhile(folder: Path) -> None:
+    """Its actions would count as sent after the erasure."""
+    with store_in(folder, erasure_grace_ms=0) as store:
+        store.append([batch(3, user_id=pa.array([USER, "other", USER]))])
+        # Damage beside the payload, which can be read as before.
+        execute(store.paths.journal, "UPDATE submissions SET received_at_us = received_at_us + 1")
+        made = store.erase(USER)
+        eraser = store.make_eraser()
+        while eraser.run():
+            pass
+        flusher(store).flush(3)
+        (found,) = store.rejects.page(RejectsFilter(), descending=False, after=None, limit=9, bytes_max=9).rejects
+        assert found.code == "unflushable"
+        pending = store.erasure(made.id)
+        assert pending is not None
+        assert pending.phase is Phase.FLUSHING
+        assert store.decisions().replay(RejectsFilter(), PARSER, limit=9).replayed == 0
+        finish(store, eraser)
+        assert traces(folder, USER) == []
+        assert store.decisions().replay(RejectsFilter(), PARSER, limit=9).actions == 1
+        assert users(store) == ["other"]
