@@ -3,13 +3,15 @@
 Rows leave ordered by time. Sorting them all at once would hold them all, and hold back the first until the last is
 read. What is asked for is therefore cut along time into slices of about `SLICE_ROWS` rows, by what the table's log
 says of each file: a file belongs to one UTC day, so days follow each other without being merged, and a day with more
-rows than that is cut by the hour or finer. Each slice is sorted by itself, and sent while the next one waits.
+rows than that is cut by the hour or finer. Each slice is sorted by itself, and sent while the next one is read.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import cache
 from typing import Final
 
 import pyarrow as pa
@@ -21,12 +23,16 @@ from queries.formats import ByteStream, Format, encode, encode_lines
 from queries.memory_rows import page_rows
 from queries.pruning import Pruned
 from queries.retrieval import ROW_COLUMNS, RetrievalQuery, ScanStatistics
+from queries.slice_rows import SliceRows, can_be_read, read_slice
 from queries.sources import Order, PageBounds, Sources, find_sources
 from storage.data_files import DataFile
 from storage.read_view import ReadView
 
 SLICE_ROWS: Final = 120_000
 BATCH_ROWS: Final = 16_384
+# Of fewer rows DuckDB finds the first without reading all columns of the others.
+_READ_ROWS_MIN: Final = 20_000
+_READ_THREADS: Final = 2
 _DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _EPOCH_ORDINAL: Final = 719_163
@@ -86,7 +92,7 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
     if typed and request.filter.user_id is not None and not sources.files:
         batches = _from_memory(view, request, sources)
     else:
-        batches = _batches(connection, view, request, slices, sources)
+        batches = _SliceReader(connection, view, request, sources).batches(slices)
     # The first batch tells the columns' types, and that the query is right, before anything is sent.
     first = next(batches)
     rows = _prepended(first, batches)
@@ -162,38 +168,98 @@ def _from_memory(view: ReadView, request: StreamRequest, sources: Sources) -> It
     ]
 
 
-def _batches(
-    connection: QueryConnection, view: ReadView, request: StreamRequest, slices: Sequence[Slice], sources: Sources
-) -> Iterator[pa.RecordBatch]:
-    """Yield the rows of all slices, at least one batch, which may be empty."""
-    left = request.limit
-    selected = action_stream_sql(request.format, view.schema, csv_raw=request.csv_raw)
-    direction = "ASC" if request.order == "asc" else "DESC"
-    order = f"time {direction}, journal {direction}, position {direction}"
-    typed = request.format in (Format.ARROW, Format.PARQUET)
-    for number, one in enumerate(slices):
-        asked = replace(request.filter, from_us=one.from_us, to_us=one.to_us)
-        query = RetrievalQuery(asked)
-        source = query.source(
-            connection,
+class _SliceReader:
+    """Yields the rows of slices, one after the other.
+
+    Args:
+        connection: for slices that need a query; must stay open while batches are read.
+    """
+
+    def __init__(self, connection: QueryConnection, view: ReadView, request: StreamRequest, sources: Sources) -> None:
+        self._connection = connection
+        self._view = view
+        self._request = request
+        self._memory = sources.memory
+        self._columns = view.schema.table_schema
+        self._typed = request.format in (Format.ARROW, Format.PARQUET)
+        self._selected = action_stream_sql(request.format, view.schema, csv_raw=request.csv_raw)
+        direction = "ASC" if request.order == "asc" else "DESC"
+        self._order = f"time {direction}, journal {direction}, position {direction}"
+
+    def batches(self, slices: Sequence[Slice]) -> Iterator[pa.RecordBatch]:
+        """Yield the rows of all slices, at least one batch, which may be empty."""
+        left = self._request.limit
+        ahead = self._read_ahead(slices[0])
+        try:
+            for number, one in enumerate(slices):
+                read = None if ahead is None else ahead.result()
+                ahead = self._read_ahead(slices[number + 1]) if number + 1 < len(slices) else None
+                rows = 0
+                for batch in self._query(one, left) if read is None else self._of_read(read, left):
+                    rows += batch.num_rows
+                    if rows or number == 0:
+                        yield batch
+                if left is not None:
+                    left -= rows
+                    if left <= 0:
+                        return
+        finally:
+            if ahead is not None:
+                ahead.cancel()
+
+    def _read_ahead(self, one: Slice) -> Future[SliceRows | None] | None:
+        """Begin to read a slice in another thread; None where it needs a query."""
+        limit = self._request.limit
+        if not self._typed or (limit is not None and limit < _READ_ROWS_MIN):
+            return None
+        if not can_be_read(one.files, self._request.filter, self._columns, rows_max=2 * SLICE_ROWS):
+            return None
+        return _threads().submit(
+            read_slice,
             one.files,
-            sources.memory,
-            view.erased,
-            columns=view.schema.table_schema.names if typed else None,
+            self._memory,
+            self._view.erased,
+            self._asked(one),
+            self._request.order,
+            self._columns,
+            self._connection.check,
+        )
+
+    def _of_read(self, read: SliceRows, left: int | None) -> Iterator[pa.RecordBatch]:
+        if not len(read.order):
+            yield pa.RecordBatch.from_pylist([], schema=read.schema)
+        for batch in read.batches(rows_max=left, batch_rows=BATCH_ROWS):
+            self._connection.check()
+            yield batch
+
+    def _query(self, one: Slice, left: int | None) -> Iterator[pa.RecordBatch]:
+        query = RetrievalQuery(self._asked(one))
+        source = query.source(
+            self._connection,
+            one.files,
+            self._memory,
+            self._view.erased,
+            columns=self._columns.names if self._typed else None,
         )
         limit = "" if left is None else f" LIMIT {left}"
-        sql = f"SELECT {selected} FROM (SELECT * FROM ({source}) ORDER BY {order}{limit}) ORDER BY {order}"  # noqa: S608
-        reader = connection.stream(sql, query.parameters, batch_rows=BATCH_ROWS)
-        rows = 0
+        ordered = f"SELECT * FROM ({source}) ORDER BY {self._order}{limit}"  # noqa: S608
+        sql = f"SELECT {self._selected} FROM ({ordered}) ORDER BY {self._order}"  # noqa: S608
+        reader = self._connection.stream(sql, query.parameters, batch_rows=BATCH_ROWS)
+        empty = True
         for batch in reader:
-            rows += batch.num_rows
+            empty = False
             yield batch
-        if number == 0 and not rows:
+        if empty:
             yield pa.RecordBatch.from_pylist([], schema=reader.schema)
-        if left is not None:
-            left -= rows
-            if left <= 0:
-                return
+
+    def _asked(self, one: Slice) -> RetrievalFilter:
+        return replace(self._request.filter, from_us=one.from_us, to_us=one.to_us)
+
+
+@cache
+def _threads() -> ThreadPoolExecutor:
+    """The threads of a process that read slices ahead, for all streams."""
+    return ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="slices")
 
 
 def _prepended(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -16,7 +16,7 @@ from litestar.params import Parameter
 from litestar.response import Stream
 from litestar.types import Receive
 
-from queries.formats import ByteStream, Format, encode
+from queries.formats import ByteStream, Format, encode, is_portable
 from queries.sql import (
     Cancellation,
     LostWorker,
@@ -223,9 +223,12 @@ async def _stream(
     async with interrupted_on_disconnect(receive, cancellation.cancel):
         result = await service.threads.run(lambda: service.run(query, cancellation))
     try:
-        content = encode(
-            result.schema, result, wanted, csv_raw=csv_raw, column_types=[one.type for one in result.columns]
-        )
+        if wanted is Format.ARROW and is_portable(result.schema):
+            # What the worker wrote is the answer.
+            content = ByteStream(result.arrow_stream(), result.close)
+        else:
+            types = [one.type for one in result.columns]
+            content = encode(result.schema, result, wanted, csv_raw=csv_raw, column_types=types)
     except BaseException:
         result.close()
         raise

@@ -10,12 +10,13 @@ from typing import Any, Final, TypeVar, cast
 
 from litestar.response import Stream
 from litestar.response.base import ASGIResponse
+from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from queries.formats import ByteStream
+from queries.formats import ByteStream, Piece
 
 T = TypeVar("T")
-Content = ByteStream | Generator[bytes, None, None]
+Content = ByteStream | Generator[Piece, None, None]
 
 _log = logging.getLogger("actionlake.stream")
 
@@ -54,7 +55,7 @@ class WorkThreads:
 
 
 class Chunks:
-    """The chunks of an answer, each made when the one before was taken.
+    """The chunks of an answer, each made when the one before was taken, which is sent meanwhile.
 
     No generator, since one that was never started does not run its clean-up: a client that goes away before the first
     chunk would keep its place among the queries under way for ever.
@@ -67,20 +68,25 @@ class Chunks:
         self._content = content
         self._stop = stop
         self._release = release
-        self._making: asyncio.Future[bytes | None] | None = None
+        self._making: asyncio.Future[Piece | None] | None = None
         self._closed = False
 
     def __aiter__(self) -> Chunks:
         return self
 
-    async def __anext__(self) -> bytes:
+    async def __anext__(self) -> Piece:
         if self._closed:
             raise StopAsyncIteration
-        self._making = asyncio.ensure_future(self._threads.run(lambda: next(self._content, None)))
-        chunk = await asyncio.shield(self._making)
+        chunk = await asyncio.shield(self._making or self._make())
         if chunk is None:
             raise StopAsyncIteration
+        # While this one is sent.
+        self._make()
         return chunk
+
+    def _make(self) -> asyncio.Future[Piece | None]:
+        self._making = asyncio.ensure_future(self._threads.run(lambda: next(self._content, None)))
+        return self._making
 
     def close(self) -> None:
         """Stop what is being made, and have the content's source released; may be called again.
@@ -129,17 +135,31 @@ async def send_to_its_end(
         chunks.close()
 
 
+class PiecesResponse(ASGIStreamingResponse):
+    """Sends what it is given as it is: a `memoryview`, too, which the server below copies where it has to."""
+
+    __slots__ = ()
+
+    async def _stream(self, send: Send) -> None:
+        async for piece in self.iterator:
+            # Any buffer will do, whatever the type says.
+            await send({"type": "http.response.body", "body": cast("bytes", piece), "more_body": True})
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
 class ChunkedAnswer(Stream):
     """An answer of `Chunks`, sent by `send_to_its_end`."""
 
     def __init__(self, chunks: Chunks, *, media_type: str, headers: dict[str, str], timeout_s: float) -> None:
-        super().__init__(chunks, media_type=media_type, headers=headers)
+        super().__init__(cast("Any", chunks), media_type=media_type, headers=headers)
         self._chunks: Final = chunks
         self._timeout_s: Final = timeout_s
 
     def to_asgi_response(self, *args: Any, **kwargs: Any) -> ASGIResponse:
         """Make the application that sends them, and closes them also where sending never began."""
         send_all = super().to_asgi_response(*args, **kwargs)
+        # What the framework made of its arguments, but for how chunks are sent.
+        send_all.__class__ = PiecesResponse
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             await send_to_its_end(self._chunks, send_all, scope, receive, send, timeout_s=self._timeout_s)

@@ -13,7 +13,7 @@ CHUNK_BYTES_MAX: Final = 1024 * 1024
 Piece = bytes | memoryview
 
 
-class ByteStream(Iterator[bytes]):
+class ByteStream(Iterator[Piece]):
     """An answer's bytes in chunks of at most 1 MiB, encoded as they are asked for.
 
     Closing it, at any time and also before the first chunk, closes the source that the rows come from; so does its
@@ -26,7 +26,7 @@ class ByteStream(Iterator[bytes]):
         self._pieces = pieces
         self._close_source: Callable[[], object] | None = close_source
 
-    def __next__(self) -> bytes:
+    def __next__(self) -> Piece:
         try:
             return next(self._chunks)
         except BaseException:
@@ -54,7 +54,7 @@ class ByteStream(Iterator[bytes]):
         self.close()
 
 
-def _chunked(pieces: Iterator[Piece]) -> Iterator[bytes]:
+def _chunked(pieces: Iterator[Piece]) -> Iterator[Piece]:
     """Join small pieces and cut large ones.
 
     As much is held back as was sent already, up to a chunk: the first bytes leave at once, and many small pieces
@@ -74,7 +74,10 @@ def _chunked(pieces: Iterator[Piece]) -> Iterator[bytes]:
         yield from _cut(held)
 
 
-def _cut(held: list[Piece]) -> Iterator[bytes]:
+def _cut(held: list[Piece]) -> Iterator[Piece]:
+    if len(held) == 1 and len(held[0]) <= CHUNK_BYTES_MAX:
+        yield held[0]
+        return
     if sum(map(len, held)) <= CHUNK_BYTES_MAX:
         yield b"".join(held)
         return

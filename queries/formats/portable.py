@@ -53,6 +53,14 @@ def portable_schema(schema: pa.Schema) -> pa.Schema:
     return pa.schema([pa.field(name, portable_type(one.type)) for name, one in zip(names, schema, strict=True)])
 
 
+def is_portable(schema: pa.Schema) -> bool:
+    """Whether batches of *schema* are an answer as they are: nothing to rename, to convert, or to look at."""
+    return bool(
+        portable_schema(schema).equals(schema, check_metadata=True)
+        and all(_is_unchanged(one.type) and "dictionary<" not in str(one.type) for one in schema)
+    )
+
+
 def portable_batch(batch: pa.RecordBatch, schema: pa.Schema) -> pa.RecordBatch:
     """Make the columns of *batch* those of *schema*, which `portable_schema` made of its own.
 

@@ -6,11 +6,15 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import TracebackType
+from typing import Final
 
 import pyarrow as pa
 
+from queries.sql.errors import SqlWorkerDied
 from queries.sql.messages import Finished, Started
 from queries.sql.running import RunningQuery, StopReason
+
+_END_OF_STREAM: Final = memoryview(b"\xff\xff\xff\xff\0\0\0\0")
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,18 +115,8 @@ class SqlResult:
         """
         if self._received:
             return self._received.popleft()
-        if self._query.over:
-            raise StopIteration
-        message, payload = self._query.receive()
-        if isinstance(message, Finished):
-            self.statistics = SqlStatistics(
-                rows=message.rows,
-                truncated=message.truncated,
-                scanned_files=message.scanned_files,
-                total_files=self.pruning.total.files,
-                scanned_bytes=message.scanned_bytes,
-                elapsed_ms=message.elapsed_ms,
-            )
+        payload = self._receive()
+        if payload is None:
             raise StopIteration
         with pa.ipc.open_stream(pa.py_buffer(payload)) as stream:
             for batch in stream:
@@ -130,6 +124,43 @@ class SqlResult:
                 self._received.append(batch)
         self._query.ask_for_more()
         return self._received.popleft()
+
+    def arrow_stream(self) -> Iterator[bytes | memoryview]:
+        """Yield the rest of the answer as one Arrow stream, as the worker wrote it, instead of its rows.
+
+        Nothing of it is looked at: that is for whoever reads it. Only for schemas without dictionaries, which each
+        message brings anew.
+
+        Raises:
+            SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: as `__next__`.
+        """
+        begin = memoryview(self.schema.serialize().to_pybytes())
+        yield begin
+        while (payload := self._receive()) is not None:
+            payload = payload.cast("B")
+            # Each message is a stream of its own.
+            if payload[: len(begin)] != begin or payload[-len(_END_OF_STREAM) :] != _END_OF_STREAM:
+                raise SqlWorkerDied("the worker answered with another schema than it had named")
+            self._query.ask_for_more()
+            yield payload[len(begin) : -len(_END_OF_STREAM)]
+        yield _END_OF_STREAM
+
+    def _receive(self) -> memoryview | None:
+        """Wait for the next message with rows; None at the end, when the statistics are there."""
+        if self._query.over:
+            return None
+        message, payload = self._query.receive()
+        if not isinstance(message, Finished):
+            return payload
+        self.statistics = SqlStatistics(
+            rows=message.rows,
+            truncated=message.truncated,
+            scanned_files=message.scanned_files,
+            total_files=self.pruning.total.files,
+            scanned_bytes=message.scanned_bytes,
+            elapsed_ms=message.elapsed_ms,
+        )
+        return None
 
     def cancel(self) -> None:
         """Stop the query, from any thread; whoever iterates gets `SqlCancelled`."""

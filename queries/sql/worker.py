@@ -53,8 +53,9 @@ _LOOK_AGAIN_S: Final = 0.02
 # Beside what DuckDB accounts for: buffers of answers, strings in the making, stacks of threads.
 _ADDRESS_SPACE_BESIDE_BYTES: Final = 1 << 30
 _FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
-# Rows travel in messages of about this size: fewer, and the service has more to do at once.
-_MESSAGE_BYTES: Final = 1 << 20
+# Rows travel in messages of about this size: fewer, and the service has more to do at once. One batch more is still a
+# chunk of an answer.
+_MESSAGE_BYTES: Final = 3 << 18
 
 
 @dataclass(slots=True)

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from queries.formats import ByteStream, Format, encode, encode_lines
+from queries.formats import ByteStream, Format, Piece, encode, encode_lines
 from queries.formats.byte_streams import CHUNK_BYTES_MAX
 
 BATCH_ROWS = 20_000
@@ -70,7 +70,7 @@ def counted() -> Iterator[None]:
     pa.set_memory_pool(usual)
 
 
-def most_bytes_held(chunks: Iterator[bytes], keep: list[bytes] | None = None) -> tuple[int, int]:
+def most_bytes_held(chunks: Iterator[Piece], keep: list[Piece] | None = None) -> tuple[int, int]:
     """Consume *chunks*; return the most bytes that were held at any time meanwhile, and the bytes of all chunks.
 
     Arrow's part is looked at after each chunk, Python's is exact.
@@ -105,7 +105,7 @@ def test_two_million_rows_hold_a_few_megabytes(format_: Format | None) -> None:
 
 @pytest.mark.usefixtures("counted")
 def test_the_measure_notices_an_answer_that_is_kept() -> None:
-    kept: list[bytes] = []
+    kept: list[Piece] = []
     held, total = most_bytes_held(start(Source(), Format.ARROW), kept)
     assert held > total > bound_bytes(Format.PARQUET)
 

@@ -13,7 +13,8 @@ import duckdb
 import pyarrow as pa
 import pytest
 
-from queries.sql import SnapshotUnreadable, SqlError, TableView
+from queries.formats import is_portable
+from queries.sql import SnapshotUnreadable, SqlError, SqlRequest, TableView
 from storage.schema import ActionSchema, PromotedProperty
 from tests.queries.sql_tables import (
     FIRST_DAY,
@@ -358,3 +359,30 @@ def test_a_type_without_a_plural_gets_a_view_too(tmp_path: Path) -> None:
     connection.register("actions", schema.table_schema.empty_table())
     rows: list[Row] = connection.execute(statements["add-to-cart_actions"]).to_arrow_table().to_pylist()
     assert rows == []
+
+
+@pytest.mark.parametrize(
+    ("text", "portable"),
+    [
+        ("SELECT * FROM actions ORDER BY ALL", True),
+        ("SELECT * FROM actions WHERE user_id = 'nobody'", True),
+        ("SELECT i, repeat('x', 50) AS text FROM range(60000) t(i)", True),
+        ("SELECT [1, 2] AS l", False),
+        ("SELECT sum(i) FROM range(10) t(i)", False),
+        ("SELECT 1 AS a, 2 AS a", False),
+        ("SELECT 'a'::ENUM ('b', 'a') AS e", False),
+        ("SELECT INTERVAL 1 DAY AS i", False),
+    ],
+)
+def test_the_stream_as_the_worker_wrote_it_has_the_rows_that_are_read_from_it(
+    sql: Sandbox, text: str, portable: bool
+) -> None:
+    expected = sql.ask(text)
+    assert is_portable(expected.result.schema) is portable
+    if portable:
+        with sql.pool.run(SqlRequest(text), sql.view) as result:
+            written = b"".join(result.arrow_stream())
+        with pa.ipc.open_stream(written) as stream:
+            assert stream.read_all().equals(expected.table)
+        assert result.statistics is not None
+        assert result.statistics.rows == expected.table.num_rows

@@ -86,6 +86,27 @@ def test_every_format_holds_the_same_rows(served: RunningService) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ("SELECT user_id, date FROM actions WHERE user_id = 'nobody'", ["user_id", "date"]),
+        ("SELECT i, repeat('x', 20) AS text FROM range(50000) t(i)", ["i", "text"]),
+        ("SELECT sum(i) AS sum FROM range(10) t(i)", ["sum"]),
+        ("SELECT 1 AS a, 2 AS a", ["a", "a_1"]),
+    ],
+)
+def test_an_arrow_answer_is_whole_whether_or_not_it_is_passed_on_as_it_is(
+    served: RunningService, text: str, names: list[str]
+) -> None:
+    answer = sql(served, text, "?format=arrow", maxRows=100_000).content
+    lines = sql(served, text, "?format=ndjson", maxRows=100_000).text.splitlines()
+    with pa.ipc.open_stream(answer) as stream:
+        table = stream.read_all()
+    table.validate(full=True)
+    assert (table.schema.names, table.num_rows) == (names, len(lines))
+    assert answer.endswith(b"\xff\xff\xff\xff\0\0\0\0")
+
+
+@pytest.mark.parametrize(
     ("text", "body", "words"),
     [
         ("", {}, []),
