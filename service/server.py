@@ -19,7 +19,6 @@ from types import FrameType
 import uvicorn
 
 from service.access import is_loopback
-from service.app import create_app
 from service.connections import BoundedProtocol
 from service.keeper_process import KeeperProcess
 from service.live_settings import LiveSettings
@@ -35,6 +34,10 @@ from storage.errors import StoreFailed
 from storage.lake import Lake
 from storage.opening import lock_and_recover
 from storage.recovery import RecoveryReport
+
+# A worker that does not answer its supervisor for so long is killed and replaced. One that starts answers when it has
+# imported what it needs, which takes a second, and many seconds on a machine that is busy.
+_WORKER_ANSWERS_WITHIN_S = 60
 
 _log = logging.getLogger("actionlake.serve")
 
@@ -79,6 +82,9 @@ def _serve_from(live: LiveSettings, listeners: Sequence[socket.socket]) -> None:
         _tell(report)
         _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)
         if settings.workers == 1:
+            # Only who serves needs all of it: the supervisor of several workers does not.
+            from service.app import create_app
+
             server = uvicorn.Server(_config(settings, create_app(live)))
             server.run(sockets=list(listeners))
             if not server.started:
@@ -105,6 +111,7 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
         lifespan="on",
         timeout_keep_alive=75,
         timeout_graceful_shutdown=max(1, settings.shutdown_timeout_ms_max // 1000),
+        timeout_worker_healthcheck=_WORKER_ANSWERS_WITHIN_S,
     )
 
 

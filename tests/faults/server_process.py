@@ -19,20 +19,22 @@ from urllib.parse import urlencode, urlsplit
 
 from tests.faults.faulty_server import TAMPERING_VARIABLE
 from tests.faults.history import TYPES, Action, Found, History, found_in_answer, submission_body
+from tests.service.forked_service import ENVIRONMENT, ROOT, ForkedProcess
 
 # Long, since a busy machine is no fault of the server.
-_START_TIMEOUT_S: Final = 90.0
-_REQUEST_TIMEOUT_S: Final = 60.0
+_START_TIMEOUT_S: Final = 180.0
+_REQUEST_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 0.005
 _PAGE_ROWS: Final = 997
 _ACTIONS_A_SUBMISSION: Final = 3
 
-ROOT: Final = Path(__file__).resolve().parents[2]
-# As a service that was installed for use finds it: without pandas.
-ENVIRONMENT: Final = {**os.environ, "PYTHONPATH": str(Path(__file__).with_name("not_installed"))}
-
 # Everything that a server does over minutes happens within the second that a test gives it.
-HASTY: Final = {"flush_interval_ms_max": "20", "flush_rows_max": "150", "flush_partitions_max": "3"}
+HASTY: Final = {
+    "flush_interval_ms_max": "20",
+    "flush_rows_max": "150",
+    "flush_partitions_max": "3",
+    "sql_workers": "1",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +63,7 @@ class Server:
         prefix: Sequence[str] = (),
         mistake: str | None = None,
         fault: Mapping[str, Any] | None = None,
+        prepared: bool = True,
     ) -> None:
         """Start it; `await_start` waits until it serves.
 
@@ -72,25 +75,33 @@ class Server:
             prefix: begins its command.
             mistake: of `tests.faults.broken_stores`, to be made by each of its processes.
             fault: what each of its processes calls `tests.faults.injected_faults.install` with.
+            prepared: whether it is forked from a process that has imported what it needs; never with a prefix.
         """
         self._log = log
         self._log_begins = log.stat().st_size if log.exists() else 0
         flags = [part for name, value in settings.items() for part in ("--" + name.replace("_", "-"), value)]
         tampered = bool(mistake or fault)
         module = "tests.faults.faulty_server" if tampered else "service.cli"
-        command = [*prefix, sys.executable, "-m", module, "serve", "--data", str(data), "--port", "0"]
+        arguments = ["serve", "--data", str(data), "--port", "0"]
+        arguments += ["--workers", str(workers), "--log-format", "json", *flags]
         environment = dict(ENVIRONMENT)
         if tampered:
             environment[TAMPERING_VARIABLE] = json.dumps({"mistake": mistake, "fault": fault})
+        self.process: subprocess.Popen[bytes] | ForkedProcess
         with log.open("ab") as output:
-            self.process = subprocess.Popen(
-                [*command, "--workers", str(workers), "--log-format", "json", *flags],
-                cwd=ROOT,
-                env=environment,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
+            if prepared and not prefix:
+                self.process = ForkedProcess(
+                    module, arguments, output=output.fileno(), environment=environment, folder=ROOT
+                )
+            else:
+                self.process = subprocess.Popen(
+                    [*prefix, sys.executable, "-m", module, *arguments],
+                    cwd=ROOT,
+                    env=environment,
+                    stdout=output,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
         self.port = 0
 
     def await_start(self) -> None:

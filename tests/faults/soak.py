@@ -34,8 +34,9 @@ from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
 from storage.verification import verify
-from tests.faults.server_process import ROOT, Server
+from tests.faults.server_process import Server
 from tests.faults.soak_clients import ACTIONS, Connection, Ledger, body_of, read_steadily, submit_steadily
+from tests.service.forked_service import ROOT
 
 _CLIENTS: Final = 4
 _KILLS: Final = 5
@@ -75,7 +76,7 @@ class _Soak:
         self.began = time.monotonic()
 
     def _start(self) -> Server:
-        server = Server(self._paths.data, self._log, settings=_SETTINGS)
+        server = Server(self._paths.data, self._log, settings=_SETTINGS, prepared=False)
         server.await_start()
         return server
 

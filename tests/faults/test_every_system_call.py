@@ -23,8 +23,8 @@ import pytest
 from tests.faults.effort import repetitions
 from tests.faults.script_outcome import history_of, problem_after
 from tests.faults.scripted_run import UPKEEP
-from tests.faults.server_process import ROOT
 from tests.faults.traced_faults import can_trace
+from tests.service.forked_service import ROOT
 
 pytestmark = pytest.mark.skipif(not can_trace(), reason="strace is not installed, or may not trace here")
 

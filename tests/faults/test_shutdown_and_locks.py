@@ -21,8 +21,9 @@ from storage.paths import StorePaths
 from storage.schema import ActionSchema
 from tests.faults.effort import repetitions
 from tests.faults.history import Action, History, found_in_answer, submission_body
-from tests.faults.server_process import ENVIRONMENT, ROOT, Clients, Server, ask, serving
+from tests.faults.server_process import Clients, Server, ask, serving
 from tests.faults.stored_rows import StoredRows
+from tests.service.forked_service import ENVIRONMENT, ROOT
 
 _SHUTDOWN_TIMEOUT_S: Final = 10
 _COMMAND_TIMEOUT_S: Final = 30
@@ -74,7 +75,7 @@ def test_sigterm_is_never_lost_while_the_server_starts(
     """Send SIGTERM at moments of the start; the server ends in time, by itself or by the signal."""
     statuses: list[int] = []
     for number in range(repetitions(suite=3, long=60)):
-        with serving(tmp_path / "data", tmp_path / "log", workers=workers, settings=_PATIENT) as server:
+        with serving(tmp_path / "data", tmp_path / "log", workers=workers, settings=_PATIENT, prepared=False) as server:
             time.sleep(number % 6 * 0.02)
             server.process.send_signal(signal.SIGTERM)
             statuses.append(server.process.wait(_SHUTDOWN_TIMEOUT_S))

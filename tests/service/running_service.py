@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import subprocess
 import sys
 import tempfile
 import time
@@ -17,10 +16,13 @@ from typing import Any
 
 import httpx
 
+from tests.service.forked_service import ENVIRONMENT, ForkedProcess
+
 _SERVING = re.compile(r"serving (http://\S+) over")
 ACTIONLAKE = str(Path(sys.executable).parent / "actionlake")
 # What is in the table was flushed because a test asked for it, however long that test takes.
 _PATIENT = ("--flush-interval-ms-max", "3600000")
+_START_TIMEOUT_S = 180
 
 
 class RunningService:
@@ -29,29 +31,29 @@ class RunningService:
     def __init__(self, data: Path, flags: Sequence[str] = (), environ: dict[str, str] | None = None) -> None:
         self.data = data
         self._log = tempfile.NamedTemporaryFile("w+b", prefix="actionlake-", suffix=".log", delete=False)  # noqa: SIM115
-        self.process = subprocess.Popen(
-            [ACTIONLAKE, "serve", "--data", str(data), "--port", "0", "--log-format", "json", *_PATIENT, *flags],
-            stderr=self._log,
-            stdout=self._log,
-            env={**os.environ, **(environ or {})},
-            cwd=data.parent,
+        self.process = ForkedProcess(
+            "service.cli",
+            ["serve", "--data", str(data), "--port", "0", "--log-format", "json", *_PATIENT, *flags],
+            output=self._log.fileno(),
+            environment={**os.environ, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"], **(environ or {})},
+            folder=data.parent,
         )
         self.url = self._wait_until_ready()
-        self.client = httpx.Client(base_url=self.url, timeout=60)
+        self.client = httpx.Client(base_url=self.url, timeout=_START_TIMEOUT_S)
 
     def _wait_until_ready(self) -> str:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + _START_TIMEOUT_S
         while time.monotonic() < deadline:
             found = _SERVING.search(self.log())
             if found:
                 try:
-                    if httpx.get(f"{found.group(1)}/health/ready", timeout=5).status_code == 200:
+                    if httpx.get(f"{found.group(1)}/health/ready", timeout=60).status_code == 200:
                         return found.group(1)
                 except httpx.TransportError:
                     pass
             if self.process.poll() is not None:
                 break
-            time.sleep(0.05)
+            time.sleep(0.02)
         raise AssertionError(f"the service did not start:\n{self.log()}")
 
     def log(self) -> str:
@@ -97,7 +99,7 @@ class RunningService:
         self.client.close()
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(timeout=60)
+            return self.process.wait(timeout=_START_TIMEOUT_S)
         finally:
             self._close()
 
