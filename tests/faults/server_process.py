@@ -317,7 +317,7 @@ class Clients:
         """Wait until so many submissions were acknowledged."""
         deadline = time.monotonic() + timeout_s
         while self.acknowledged < count:
-            assert time.monotonic() < deadline, f"{self.acknowledged} of {count} acknowledged; {self.refusals[-1:]}"
+            assert time.monotonic() < deadline, self._told(f"{self.acknowledged} of {count} acknowledged")
             assert any(thread.is_alive() for thread in self._threads), f"all clients ended; {self._server.output()}"
             time.sleep(_POLL_S)
 
@@ -325,8 +325,12 @@ class Clients:
         """Wait until so many submissions were refused."""
         deadline = time.monotonic() + timeout_s
         while len(self.refusals) < count:
-            assert time.monotonic() < deadline, f"{len(self.refusals)} of {count} refused; {self._server.output()}"
+            assert time.monotonic() < deadline, self._told(f"{len(self.refusals)} of {count} refused")
             time.sleep(_POLL_S)
+
+    def _told(self, what: str) -> str:
+        living = sum(thread.is_alive() for thread in self._threads)
+        return f"{what}, {living} clients left, {self.refusals[-1:]}; {self._server.output()[-4000:]}"
 
     def _run(self, user: str) -> None:
         sequence = 0

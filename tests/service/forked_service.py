@@ -179,9 +179,7 @@ def _become(
         status = 1
     # What an interpreter does at its end, but for taking modules apart: DuckDB's would wait for a thread of the
     # process that imported it.
-    for thread in threading.enumerate():
-        if thread is not threading.main_thread() and not thread.daemon:
-            thread.join()
+    threading._shutdown()  # type: ignore[attr-defined]  # not private to whoever ends an interpreter
     atexit._run_exitfuncs()
     sys.stdout.flush()
     os._exit(status)
