@@ -75,8 +75,8 @@ class Server:
             prefix: begins its command.
             mistake: of `tests.faults.broken_stores`, to be made by each of its processes.
             fault: what each of its processes calls `tests.faults.injected_faults.install` with.
-            prepared: whether it is forked from a process that has imported what it needs; never with a prefix, a mistake
-                or a fault.
+            prepared: whether it is forked from a process that has imported what it needs; never with a prefix, or
+                tampered with.
         """
         self._log = log
         self._log_begins = log.stat().st_size if log.exists() else 0
