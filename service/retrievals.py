@@ -178,10 +178,12 @@ class Retrievals:
         """Count a retrieval that took so long."""
         self._metrics.retrieval_seconds.observe(seconds)
 
-    def known_types(self, view: ReadView) -> set[str]:
-        """The action types of the configuration and of what is stored."""
-        stored = {one.type for one in view.files} | set(view.hot["type"].unique().to_pylist())
-        return stored | set(self.store.schema.action_types)
+    def known_types(self, view: ReadView, sent: str) -> set[str]:
+        """The action types of the configuration; those of what is stored, too, if *sent* is not among them."""
+        configured = set(self.store.schema.action_types)
+        if sent.lower() in configured:
+            return configured
+        return configured | {one.type for one in view.files} | set(view.hot["type"].unique().to_pylist())
 
     async def page(
         self, given: Mapping[str, str], receive: Receive, client: Client
@@ -199,7 +201,7 @@ class Retrievals:
         self._check_filter(given, client)
 
         def work(connection: QueryConnection, view: ReadView) -> tuple[RetrievalPage, dict[str, object] | None]:
-            asked = parse_filter(given, lambda: self.known_types(view), client.user_prefix)
+            asked = parse_filter(given, lambda: self.known_types(view, given["logType"]), client.user_prefix)
             request = RetrievalRequest(asked, order, limit, given.get("cursor"))
             if request.cursor is not None:
                 try:
@@ -241,7 +243,7 @@ class Retrievals:
         self._check_filter(given, client)
 
         def begin(connection: QueryConnection, view: ReadView) -> RetrievalStream:
-            asked = parse_filter(given, lambda: self.known_types(view), client.user_prefix)
+            asked = parse_filter(given, lambda: self.known_types(view, given["logType"]), client.user_prefix)
             return stream_retrieval(connection, view, StreamRequest(asked, order, format_, limit, csv_raw))
 
         resources = contextlib.ExitStack()
