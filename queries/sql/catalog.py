@@ -10,6 +10,7 @@ text in the same transaction.
 
 from __future__ import annotations
 
+import datetime
 import secrets
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from typing import Final
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from queries.sql.literals import sql_name, sql_text
 from queries.sql.pruning import FileBounds
@@ -71,6 +73,7 @@ class Catalog:
         self._names: list[str] = []
         self._uniform = False
         self._with_hot = False
+        self._hot_days: tuple[datetime.date, datetime.date] | None = None
         self._erased = NOTHING_ERASED
         self._planning = False
         # Unguessable, so that nothing in a query can be mistaken for a column of the stand-in.
@@ -115,6 +118,7 @@ class Catalog:
         self._views = dict(views)
         self._connection.register(_HOT, _Stream(schema.empty_table()))
         self._with_hot = False
+        self._hot_days = None
         names = [sql_name(name) for name in schema.names]
         in_files = ", ".join(name for name in names if name not in map(sql_name, _PARTITIONS))
         self._connection.execute(f"COPY (SELECT {in_files} FROM {_HOT} LIMIT 0) TO {sql_text(self.template_path)}")
@@ -132,6 +136,8 @@ class Catalog:
     def use_hot(self, table: pa.Table) -> None:
         """Let `actions` end with these rows, which must have the columns of the schema."""
         self._connection.register(_HOT, _Stream(table))
+        days = pc.min_max(table["date"]).as_py()
+        self._hot_days = (days["min"], days["max"]) if table.num_rows else None
         # Without hot rows the plan is simpler, and planned in half the time.
         if (table.num_rows > 0) != self._with_hot:
             self._with_hot = table.num_rows > 0
@@ -182,6 +188,31 @@ class Catalog:
             listed = f"(SELECT paths FROM {_PATHS})"
         self._connection.execute(f"SET VARIABLE {_FILES_VARIABLE} = {listed}")
         self._listed = files
+
+    def selects_of(self, parts: Sequence[Sequence[FileBounds]]) -> list[str]:
+        """Return a SELECT for each part of the files, which together are what `actions` is; none while rows are erased.
+
+        Args:
+            parts: of whole days each, in order. The hot rows are with the files of their days, those of other days
+                with the part before them, or the first.
+        """
+        if self._erased:
+            return []
+        everything = ", ".join(self._names)
+        by_name = "" if self._uniform else ", union_by_name = true"
+        selects = []
+        for number, files in enumerate(parts):
+            variable = f"{_FILES_VARIABLE}_{number}"
+            listed = ", ".join(map(sql_text, [self.template_path, *(file.path for file in files)]))
+            self._connection.execute(f"SET VARIABLE {variable} = [{listed}]")
+            select = f"SELECT {everything} FROM read_parquet(getvariable('{variable}'), {_HIVE}{by_name})"
+            first = files[0].date if number else datetime.date.min
+            end = parts[number + 1][0].date if number + 1 < len(parts) else None
+            if self._hot_days is not None and self._hot_days[1] >= first and (end is None or self._hot_days[0] < end):
+                until = "" if end is None else f" AND date < DATE '{end}'"
+                select += f" UNION ALL SELECT {everything} FROM {_HOT} WHERE date >= DATE '{first}'{until}"
+            selects.append(select)
+        return selects
 
     def plan_with_stand_in(self) -> None:
         """Let names mean the stand-in, and let plans show every scan of it, whatever it holds."""

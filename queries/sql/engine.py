@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from queries.sql.catalog import Catalog, names_taken
 from queries.sql.connection import open_locked_connection
+from queries.sql.day_groups import DayGroups, parts_by_days
 from queries.sql.failures import TABLE, TEMPORARY, Interrupted, ResultTooLarge, failure
 from queries.sql.footers import Footers
 from queries.sql.guard import Guard, StatementKind
@@ -202,6 +203,8 @@ class Engine:
                     explained = row_group_steps(self._connection, pruned.by_time, self._pruner.row_groups(plan))
                 receiver.check()
                 place.prefix = _PREFIXES[kind]
+                if kind is StatementKind.ROWS and statement.by_days is not None:
+                    sql = self._by_days(statement.by_days, sql, pruned)
                 self._connection.execute(place.prefix + sql, parameters)
                 if kind is StatementKind.EXPLAIN_ANALYZE:
                     profile = json.loads(self._connection.fetchall()[0][1])
@@ -234,6 +237,12 @@ class Engine:
         pruned = self._pruner.prune(plan, self._files)
         self._catalog.use_files(pruned.by_time)
         return pruned, plan
+
+    def _by_days(self, groups: DayGroups, sql: str, pruned: PrunedFiles) -> str:
+        """The same query over some days at a time, where there is much to read."""
+        parts = parts_by_days(pruned.by_time)
+        selects = self._catalog.selects_of(parts) if len(parts) > 1 else []
+        return groups.union(sql, selects) if selects else sql
 
     def _send_rows(self, request: Run, started: Started, receiver: Receiver) -> tuple[int, bool]:
         """Stream the answer; returns its rows, and whether there would have been more."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
@@ -20,6 +20,7 @@ from typing import Any, Final, NamedTuple
 import duckdb
 import msgspec
 
+from queries.sql.day_groups import DayGroups, day_groups
 from queries.sql.errors import SqlError
 from queries.sql.functions import SCALAR_FUNCTIONS, TABLE_FUNCTIONS
 
@@ -92,12 +93,14 @@ class CheckedStatement:
         kind: what it asks for.
         select: the text of the SELECT, without a leading EXPLAIN.
         offset_characters, offset_bytes: where `select` begins in the text that was sent.
+        by_days: how it may be run by days, where it may.
     """
 
     kind: StatementKind
     select: str
     offset_characters: int
     offset_bytes: int
+    by_days: DayGroups | None = None
 
 
 Parser = Callable[[Sequence[str]], list[str]]
@@ -167,7 +170,7 @@ class Guard:
         if refusal is not None:
             position = None if refusal.byte is None else character_offset(text, start + refusal.byte)
             raise SqlError(refusal.message, position=position, suggestion=refusal.suggestion)
-        return statement
+        return replace(statement, by_days=day_groups(select, statements[0]["node"]))
 
     def _statements(self, sql: str) -> list[Any]:
         try:
