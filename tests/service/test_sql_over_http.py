@@ -13,14 +13,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from tests.machine_delay import machine_delay
 from tests.service.running_service import RunningService, action, running_service, submission
 from tests.service.test_submissions_over_http import problem
+
+TIMEOUT_S = 2
 
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Five users on two days, the last one in the journal only."""
-    flags = ("--sql-timeout-ms-max", "2000", "--sql-memory-bytes-max", str(256 * 1024 * 1024))
+    flags = ("--sql-timeout-ms-max", str(TIMEOUT_S * 1000), "--sql-memory-bytes-max", str(256 * 1024 * 1024))
     with running_service(tmp_path_factory.mktemp("sql") / "data", *flags) as service:
         for number in range(5):
             if number == 4:
@@ -147,8 +150,12 @@ def test_a_body_that_is_no_json_object_is_refused(served: RunningService) -> Non
 
 
 def test_a_query_over_its_time_is_408_and_over_its_memory_413(served: RunningService) -> None:
-    late = problem(sql(served, "SELECT count(*) FROM range(10000000) a, range(100000) b"), 408)
-    assert late["limit"] == "timeout_s"
+    def ask() -> None:
+        late = problem(sql(served, "SELECT count(*) FROM range(10000000) a, range(100000) b"), 408)
+        assert late["limit"] == "timeout_s"
+
+    with machine_delay() as delay:
+        assert delay.seconds(ask) < TIMEOUT_S + 1
     large = problem(sql(served, "SELECT length(repeat('x', 2000000000 + range::INT)) AS n FROM range(3)"), 413)
     assert "limit" in large
     assert rows(sql(served, "SELECT 1 AS one")) == [{"one": 1}]
@@ -182,16 +189,23 @@ def test_explain_shows_the_plan_and_what_was_pruned(served: RunningService) -> N
 
 def test_answers_stay_right_while_rows_are_flushed(served: RunningService) -> None:
     wrong: list[int] = []
+    right = 0
     stop = threading.Event()
     written = [0]
 
     def read() -> None:
+        nonlocal right
         with httpx.Client(base_url=served.url, timeout=60) as client:
-            while not stop.is_set():
+            while not (stop.is_set() and right):
                 before = written[0]
                 text = "SELECT count(*) AS n, count(DISTINCT properties) AS d FROM actions WHERE user_id = 'steady'"
-                (row,) = client.post("/api/sql", json={"sql": text}).json()["rows"]
-                if row["n"] != row["d"] or not before <= row["n"] <= written[0] + 1:
+                answer = client.post("/api/sql", json={"sql": text})
+                if answer.status_code == 408:  # On a machine that is very busy.
+                    continue
+                (row,) = answer.json()["rows"]
+                if row["n"] == row["d"] and before <= row["n"] <= written[0] + 1:
+                    right += 1
+                else:
                     wrong.append(row["n"])
 
     reader = threading.Thread(target=read)
@@ -204,3 +218,4 @@ def test_answers_stay_right_while_rows_are_flushed(served: RunningService) -> No
     stop.set()
     reader.join()
     assert wrong == []
+    assert right
