@@ -63,6 +63,7 @@ class _Rows:
         times_us: int64; null where the time is missing, out of range or finer than a microsecond.
         times: as they were sent.
         offsets: int16; null where it does not exist.
+        sent_offsets: as they were sent; those of `offsets` where none were.
         properties: `{}` where there were none.
     """
 
@@ -73,6 +74,7 @@ class _Rows:
     times_us: pa.Array
     times: pa.Array
     offsets: pa.Array
+    sent_offsets: pa.Array
     properties: pa.Array
 
     def __len__(self) -> int:
@@ -122,6 +124,7 @@ class ArrowParser:
             submission = self._judge(_slice(rows, start, CHUNK_ROWS), start, now_us, rejections)
             if submission is not None:
                 submissions.append(submission)
+        rejections.sort(key=lambda one: one.index or 0)
         return ParsedBody(tuple(submissions), tuple(rejections))
 
     # Reading
@@ -183,6 +186,8 @@ class ArrowParser:
         times = column("time")
         users, sessions, properties = (self._texts(name, column(name), n) for name in _TEXT_COLUMNS)
         types = self._types(column("type"))
+        sent_offsets = column("utc_offset_minutes")
+        offsets = _offsets(sent_offsets, n)
         codes = [
             self._codes.get(name.lower()) if name and name.isascii() else None for name in types.dictionary.to_pylist()
         ]
@@ -193,7 +198,8 @@ class ArrowParser:
             type_codes=pa.array(codes, pa.int16()).take(types.indices),
             times_us=self._times_us(times, now_us),
             times=times,
-            offsets=_offsets(column("utc_offset_minutes"), n),
+            offsets=offsets,
+            sent_offsets=offsets if sent_offsets is None else sent_offsets,
             properties=pc.fill_null(properties, "{}"),
         )
 
@@ -360,9 +366,12 @@ class ArrowParser:
 
     def _rejection(self, rows: _Rows, place: int, index: int, text: str, code: str, message: str) -> Rejection:
         time = rows.times[place]
+        offset = rows.offsets[place].as_py()
         per_second = _UNITS_PER_SECOND[time.type.unit]
+        # A time without its offset where that does not exist: a replay must not make one up.
         action = {
-            "time": None if not time.is_valid else _time_text(time.value, per_second, rows.offsets[place].as_py() or 0),
+            "time": None if not time.is_valid else _time_text(time.value, per_second, offset),
+            **({} if offset is not None else {"utc_offset_minutes": rows.sent_offsets[place].as_py()}),
             "type": rows.types[place].as_py(),
             "properties": text if _json_problem(text.encode(), self._limits.depth_max) else msgspec.Raw(text.encode()),
         }
@@ -391,7 +400,9 @@ def _offsets(column: pa.Array | None, n: int) -> pa.Array:
     if not pa.types.is_integer(column.type):
         raise InvalidSubmission(f"must be whole minutes, and is {column.type}", parameter="utc_offset_minutes")
     minutes = pc.fill_null(column, pa.scalar(0, column.type))
-    within = pc.less_equal(minutes, pa.scalar(_OFFSET_MINUTES_MAX).cast(pa.int16()))
+    # Of the column's own type where that holds it, since no other may hold what was sent.
+    limit = pa.scalar(_OFFSET_MINUTES_MAX, column.type if column.type.bit_width > 8 else pa.int16())
+    within = pc.less_equal(minutes, limit)
     if pa.types.is_signed_integer(column.type):
         within = pc.and_(within, pc.greater_equal(minutes, -_OFFSET_MINUTES_MAX))
     return pc.if_else(within, minutes, None).cast(pa.int16())
@@ -412,9 +423,9 @@ def _json_problem(text: bytes, depth_max: int) -> str | None:
     return None
 
 
-def _time_text(units: int, per_second: int, offset_minutes: int) -> str:
-    """Write a time as a client of JSON would have sent it, as far as a calendar has it."""
-    zone = datetime.timezone(datetime.timedelta(minutes=offset_minutes))
+def _time_text(units: int, per_second: int, offset_minutes: int | None) -> str:
+    """Write a time as a client of JSON would have sent it, as far as a calendar has it; of UTC without an offset."""
+    zone = datetime.timezone(datetime.timedelta(minutes=offset_minutes or 0))
     seconds, rest = divmod(units, per_second)
     try:
         at = datetime.datetime.fromtimestamp(seconds, zone)
@@ -422,4 +433,4 @@ def _time_text(units: int, per_second: int, offset_minutes: int) -> str:
         return str(units)
     fraction = f"{rest:0{len(str(per_second)) - 1}d}".rstrip("0") if rest else ""
     text = at.replace(tzinfo=None).isoformat() + ("." + fraction if fraction else "")
-    return text + at.isoformat()[-6:]
+    return text if offset_minutes is None else text + at.isoformat()[-6:]

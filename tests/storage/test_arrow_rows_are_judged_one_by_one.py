@@ -15,6 +15,9 @@ from storage.arrow_batches import REJECTIONS_MAX, ArrowParser
 from storage.arrow_messages import MalformedStream, decompressed_bytes
 from storage.clock import system_now_us
 from storage.columns import JournalRow, rows_to_table
+from storage.journal_records import Append
+from storage.rejects import RejectsFilter
+from storage.store import Store
 from storage.submission import InvalidSubmission, ParsedBody, SubmissionLimits, SubmissionTooLarge
 from tests.storage.arrow_rows import FIRST_US, PARSER, codes, parse, rows, stream_of, texts
 from tests.storage.building import PARSER as JSON_PARSER
@@ -308,3 +311,26 @@ def test_whoever_may_send_for_some_users_only_is_asked_about_each() -> None:
     users = pa.array(["u0", "u1", None, "u0"])
     with pytest.raises(PermissionError):
         PARSER.parse(stream_of(rows(4, user_id=users)), now_us=system_now_us(), check_users=refuse)
+
+
+@pytest.mark.parametrize("type_", [pa.uint64(), pa.uint32(), pa.uint16(), pa.int64(), pa.int32()])
+def test_an_offset_may_be_as_large_as_its_type(type_: pa.DataType) -> None:
+    most = (1 << (type_.bit_width - (1 if pa.types.is_signed_integer(type_) else 0))) - 1
+    parsed = parse(rows(3, utc_offset_minutes=pa.array([most, 1439, 1440], type_)))
+    assert codes(parsed) == {0: "bad_time", 2: "bad_time"}
+
+
+def test_an_offset_that_does_not_exist_is_not_made_up_by_a_replay(store: Store) -> None:
+    parsed = parse(rows(2, utc_offset_minutes=pa.array([5000, 0], pa.int32())))
+    store.append([Append(parsed.submissions, parsed.rejections, b"")])
+    (one,) = parsed.rejections
+    assert b'"2024-03-01T12:00:00"' in one.original
+    assert b'"utc_offset_minutes":5000' in one.original
+    replayed = store.decisions().replay(RejectsFilter(), JSON_PARSER, limit=9)
+    assert (replayed.replayed, [still.code for still in replayed.still_rejected]) == (0, ["bad_time"])
+
+
+def test_rejections_come_in_order_of_their_rows() -> None:
+    """Those whose JSON is wrong are found after those that are wrong at a glance."""
+    wrong = texts('{"a": [1', "2]}", "{}", "{", "null")
+    assert list(codes(parse(rows(5, properties=wrong)))) == [0, 1, 3, 4]
