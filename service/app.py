@@ -53,6 +53,7 @@ from service.submissions import SubmitEndpoint
 from storage.access_keys import KeyFile, Scope
 from storage.clock import system_now_us
 from storage.errors import StoreError
+from storage.free_memory import GivingBack
 from storage.group_commit import SWITCH_INTERVAL_S
 from storage.opening import join_store
 from storage.store import Store
@@ -184,6 +185,8 @@ class _Service:
             now_us=system_now_us,
         )
 
+        self._giving_back = GivingBack()
+
     def _note_refusal(self, reason: str) -> None:
         self._metrics.over_share.labels(reason).inc()
 
@@ -211,6 +214,7 @@ class _Service:
 
     async def close(self) -> None:
         """Commit what waits, and finish what runs; the keeper flushes what is left."""
+        await asyncio.to_thread(self._giving_back.stop)
         await asyncio.to_thread(self.submit.close)
         await self.retrievals.close()
         await self.athena.close()

@@ -38,6 +38,7 @@ def main() -> None:
     from service.store_settings import store_options, store_paths
     from storage.clock import system_now_us
     from storage.errors import StoreError
+    from storage.free_memory import GivingBack
     from storage.opening import join_store
 
     live = LiveSettings.take_over(os.environ[HANDED_OVER_VARIABLE], now_us=system_now_us)
@@ -54,10 +55,12 @@ def main() -> None:
         return True
 
     live.follow(use)
+    giving_back = GivingBack()
     if sys.stdin.buffer.readline() != DRAIN:
         # No handler may run and no thread be waited for: a new service may be waiting for the folder.
         os._exit(1)
     live.stop()
+    giving_back.stop()
     try:
         store.close(flush=True)
     except StoreError as error:

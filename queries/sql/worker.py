@@ -14,6 +14,7 @@ import queue
 import select
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -41,6 +42,7 @@ from queries.sql.messages import (
 )
 from queries.sql.walls import resource_limits
 from queries.sql.walls.around import Enclosure, Walls
+from storage.free_memory import give_back
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,6 +58,9 @@ _FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
 # Rows travel in messages of about this size: fewer, and the service has more to do at once. One batch more is still a
 # chunk of an answer.
 _MESSAGE_BYTES: Final = 3 << 18
+# Memory that the last queries used goes back when none has come for so long; at the latest after that.
+_REST_S: Final = 0.2
+_GIVE_BACK_S_MAX: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -107,16 +112,30 @@ class Worker:
         self._work: queue.SimpleQueue[tuple[UseTable | UseHot | UseErased | _Query, memoryview]] = queue.SimpleQueue()
         self._hot = hot
         self._broken: Failed | None = None
+        # Since when there may be memory to give back.
+        self._used_since_s: float | None = None
 
     def serve(self) -> None:
         """Answer queries; ends with the process."""
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         while True:
-            work, payload = self._work.get()
+            try:
+                work, payload = self._work.get(timeout=None if self._used_since_s is None else _REST_S)
+            except queue.Empty:
+                self._give_back()
+                continue
             if isinstance(work, _Query):
                 self._answer(work)
+                if self._used_since_s is None:
+                    self._used_since_s = time.monotonic()
+                elif time.monotonic() - self._used_since_s > _GIVE_BACK_S_MAX:
+                    self._give_back()
             else:
                 self._take(work, payload)
+
+    def _give_back(self) -> None:
+        give_back()
+        self._used_since_s = None
 
     def _listen(self) -> None:
         """Take messages as they come, and interrupt a query that shall stop until it has."""
@@ -286,6 +305,8 @@ def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: m
     from queries.sql.engine import Engine
     from queries.sql.handover import HotReceiver
 
+    # Finds the allocators, whose files are out of reach later.
+    give_back()
     walls.enclose()
 
     def bytes_now() -> int | None:
