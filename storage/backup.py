@@ -114,7 +114,7 @@ def superseded(destination: Path, keep: int | None) -> list[Path]:
 
 def _back_up(paths: StorePaths, destination: Path, keep: int | None) -> BackupResult:
     begun_at_us = system_now_us()
-    final = destination / folder_name(begun_at_us)
+    final = destination / folder_name(begun_at_us, destination)
     target = final.with_name(final.name + UNFINISHED)
     record_backup(paths, final, begun_at_us)
     earlier = finished_backups(destination)

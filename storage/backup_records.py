@@ -23,6 +23,9 @@ from storage.paths import StorePaths
 
 MANIFEST: Final = "backup.json"
 UNFINISHED: Final = ".unfinished"
+_NAME: Final = "%Y-%m-%dT%H-%M-%S."
+_EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
+_MILLISECOND: Final = datetime.timedelta(milliseconds=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,10 +127,29 @@ def recorded_backups(paths: StorePaths) -> list[RecordedBackup]:
     return sorted(found.values(), key=lambda one: one.begun_at_us)
 
 
-def folder_name(begun_at_us: int) -> str:
-    """The name of a backup's folder: the UTC time of its beginning, to the millisecond."""
-    moment = datetime.datetime.fromtimestamp(begun_at_us / 1_000_000, datetime.UTC)
-    return moment.strftime("%Y-%m-%dT%H-%M-%S.") + f"{moment.microsecond // 1000:03d}Z"
+def folder_name(begun_at_us: int, destination: Path) -> str:
+    """The name of a new backup's folder below *destination*: the UTC time of its beginning, to the millisecond.
+
+    Backups are told apart by their names, which is the newest, too: where the clock was set back since the last one,
+    the name is of the moment after that one's.
+    """
+    after_ms = max(filter(None, (_named_ms(path.name) for path in destination.iterdir())), default=0)
+    return _name_of(max(begun_at_us // 1000, after_ms + 1))
+
+
+def _name_of(time_ms: int) -> str:
+    moment = _EPOCH + datetime.timedelta(milliseconds=time_ms)
+    return moment.strftime(_NAME) + f"{time_ms % 1000:03d}Z"
+
+
+def _named_ms(name: str) -> int | None:
+    """The moment of which a folder has its name; None if it is not named so."""
+    seconds, _, rest = name.removesuffix(UNFINISHED).partition(".")
+    try:
+        moment = datetime.datetime.strptime(f"{seconds}.", _NAME).replace(tzinfo=datetime.UTC)
+        return (moment - _EPOCH) // _MILLISECOND + int(rest.removesuffix("Z"))
+    except ValueError:
+        return None
 
 
 def _append(paths: StorePaths, record: dict[str, object]) -> None:

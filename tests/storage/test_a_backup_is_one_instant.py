@@ -292,6 +292,20 @@ def test_a_second_backup_copies_only_new_files(tmp_path: Path) -> None:
     assert all(path.stat().st_nlink == 1 for path in data_files(tmp_path / "copy"))
 
 
+def test_the_last_backup_made_is_the_newest_also_where_the_clock_was_set_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    times_us = [1_900_000_000_000_000, 1_700_000_000_000_000, 1_700_000_000_000_000]
+    with store_in(tmp_path / "data") as store:
+        for number, now_us in enumerate(times_us, start=1):
+            put(store, 1)
+            monkeypatch.setattr(storage.backup, "system_now_us", lambda now_us=now_us: now_us)
+            made = _back_up(tmp_path / "data", tmp_path / "backups", keep=2)
+            assert made.path.exists()
+            assert (made.manifest.head, made.manifest.begun_at_us) == (number, now_us)
+    assert _restore(tmp_path / "backups", tmp_path / "restored").manifest.head == 3
+
+
 def test_a_backup_that_is_interrupted_is_not_restored(tmp_path: Path) -> None:
     with store_in(tmp_path / "data") as store:
         put(store, 6, days=3)
