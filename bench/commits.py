@@ -54,7 +54,7 @@ def main(commits: int, without_upkeep: bool, data_dir: Path | None) -> None:
         Lake(store.paths.table, schema),
         store.latch,
         rejects=RejectsFlusher(
-            store.journal, store.paths.rejects, store.latch, now_us=system_now_us, limits=options.rejects
+            store.journal, store.paths.rejects, store.latch, now_us=system_now_us, limits=lambda: options.rejects
         ),
         limits=lambda: options.flush,
         now_us=system_now_us,

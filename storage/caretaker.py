@@ -84,6 +84,7 @@ class Caretaker:
 
     def _do(self, chore: Chore) -> None:
         pause_s = chore.interval_s
+        due_s = self._due_s
         try:
             if chore.run():
                 pause_s = 0.0
@@ -99,4 +100,5 @@ class Caretaker:
             else:
                 _log.exception("%s failed unexpectedly and is tried again in %.0f s", chore.name, pause_s)
             self._on_error(chore.name, error)
-        self._due_s[chore.name] = time.monotonic() + pause_s
+        # If everything was made due meanwhile, so is what has just been done by what held before.
+        due_s[chore.name] = time.monotonic() + pause_s

@@ -69,7 +69,11 @@ class Workshop:
             self.open_lake(),
             self.latch,
             rejects=RejectsFlusher(
-                self.journal, self.paths.rejects, self.latch, now_us=now_us, limits=self.options().rejects_limits()
+                self.journal,
+                self.paths.rejects,
+                self.latch,
+                now_us=now_us,
+                limits=lambda: self.options().rejects_limits(),
             ),
             limits=lambda: self.options().flush_limits(),
             now_us=now_us,
@@ -142,6 +146,11 @@ class Leadership:
     def wake(self) -> None:
         """Look at the journal now instead of at the next tick."""
         self._leader.wake()
+
+    def look_at_everything(self) -> None:
+        """Look now at all that may be due by other settings, the table's upkeep included."""
+        self._leader.wake()
+        self._caretaker.wake()
 
     @contextmanager
     def between_flushes(self) -> Iterator[bool]:

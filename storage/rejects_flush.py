@@ -81,13 +81,13 @@ class RejectsFlusher:
         latch: Latch,
         *,
         now_us: Callable[[], int],
-        limits: RejectsLimits | None = None,
+        limits: Callable[[], RejectsLimits] = RejectsLimits,
     ) -> None:
         self._journal = journal
         self._folder = folder
         self._latch = latch
         self._now_us = now_us
-        self._limits = limits or RejectsLimits()
+        self._limits = limits
         self._opened: RejectsTable | None = None
         self._commits_since_checkpoint = 0
 
@@ -102,7 +102,7 @@ class RejectsFlusher:
             if state.head <= state.moved_through and not state.marks:
                 return False
             oldest_us = oldest_waiting_us(execute)
-        if not is_due(state, oldest_us=oldest_us, now_us=self._now_us(), limits=self._limits):
+        if not is_due(state, oldest_us=oldest_us, now_us=self._now_us(), limits=self._limits()):
             return False
         self.flush()
         return True
@@ -159,12 +159,10 @@ class RejectsFlusher:
         if snapshot.watermark > state.moved_through:
             # A commit that nobody saw succeed: make it durable before anything relies on it.
             self._make_durable(table, state.durable_version, through=snapshot.watermark, marks=())
+        limits = self._limits()
         with self._journal.reading() as execute:
             letters = read_letters(
-                execute,
-                after=snapshot.watermark,
-                letters_max=self._limits.letters_max,
-                bytes_max=self._limits.bytes_max,
+                execute, after=snapshot.watermark, letters_max=limits.letters_max, bytes_max=limits.bytes_max
             )
             marks = read_marks(execute)
         if letters:

@@ -97,13 +97,13 @@ class Store:
             CommitRefused: another commit was first; call again.
             StoreFailed: the store is latched, or the disk does not take the new columns.
         """
-        if schema == self.schema:
-            self.options = options
-            return True
-        if not self._has_columns(schema):
-            return False
-        self._reader.use(schema)
+        if schema != self.schema:
+            if not self._has_columns(schema):
+                return False
+            self._reader.use(schema)
         self.options = options
+        if self._leadership is not None:
+            self._leadership.look_at_everything()
         return True
 
     def _has_columns(self, schema: ActionSchema) -> bool:

@@ -34,7 +34,7 @@ def mover(store: Store, **limits: int) -> RejectsFlusher:
     """A flusher of the store's rejects with a table handle of its own."""
     assert store.latch is not None
     return RejectsFlusher(
-        store.journal, store.paths.rejects, store.latch, now_us=system_now_us, limits=RejectsLimits(**limits)
+        store.journal, store.paths.rejects, store.latch, now_us=system_now_us, limits=lambda: RejectsLimits(**limits)
     )
 
 
