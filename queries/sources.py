@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from typing import Literal
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from queries.file_index import RetrievalFilter
 from queries.pruning import Pruned, prune, selected, without_other_users
@@ -67,7 +66,7 @@ def find_sources(
     pruned = prune(view.files, asked)
     if asked.user_id is None:
         return Sources(pruned.files, view.hot.select(list(columns)), pruned)
-    hot = view.hot.select(list(columns)).filter(pc.equal(view.hot["user_id"], asked.user_id))
+    hot = view.hot_rows_of(asked.user_id, columns)
     erased = view.erased.of_user(asked.user_id)
     if erased:
         # Rows that are erased would count for the page.

@@ -12,6 +12,7 @@ from typing import Final
 import pyarrow as pa
 
 from storage.columns import JournalRow, rows_to_table
+from storage.hot_users import HotUsers
 from storage.schema import ActionSchema
 
 _CHUNKS_MAX: Final = 32
@@ -24,6 +25,7 @@ class HotRows:
         self.journal = journal
         self.after = 0
         self.through = 0
+        self.users = HotUsers()
         self._schema = schema
         self._table = schema.table_schema.empty_table()
 

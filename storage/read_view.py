@@ -14,12 +14,14 @@ from dataclasses import dataclass
 from typing import Final
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from storage.columns import JournalRow
 from storage.data_files import DataFile
 from storage.erased_rows import NOTHING_ERASED, ErasedRows
 from storage.errors import CorruptData, StoreFailed
 from storage.hot import HotRows
+from storage.hot_users import HotUsers
 from storage.journal import Journal
 from storage.lake import Lake, Snapshot
 from storage.latch import Latch
@@ -41,6 +43,7 @@ class ReadView:
         shortcuts: what finds a user's rows sooner; no part of what is stored.
         erased: rows of the files that must be left out, since an erasure of their users is under way. The hot rows
             have none.
+        hot_users: where a user's hot rows are; None where some were left out, so that positions tell no place.
     """
 
     snapshot: Snapshot
@@ -49,6 +52,14 @@ class ReadView:
     journal: str
     shortcuts: Shortcuts
     erased: ErasedRows = NOTHING_ERASED
+    hot_users: HotUsers | None = None
+
+    def hot_rows_of(self, user_id: str, columns: Sequence[str]) -> pa.Table:
+        """The hot rows of one user, with these columns."""
+        wanted = self.hot.select(list(columns))
+        if self.hot_users is None:
+            return wanted.filter(pc.equal(self.hot["user_id"], user_id))
+        return self.hot_users.rows_of(user_id, self.hot, wanted)
 
     @property
     def files(self) -> tuple[DataFile, ...]:
@@ -105,7 +116,8 @@ class Reader:
                 if state.trimmed_position <= snapshot.watermark and snapshot.version >= state.lake_version_min:
                     self._extend_hot(rows, state.head)
                     shown = self._shown(erased)
-                    return ReadView(snapshot, shown, self.schema, self.journal_id, self._shortcuts, erased)
+                    users = None if erased else self._hot.users
+                    return ReadView(snapshot, shown, self.schema, self.journal_id, self._shortcuts, erased, users)
                 snapshot = self._lake.reload(self.journal_id)
         raise StoreFailed(
             f"no version of the table in {self._lake.folder} reaches the journal's trimmed position"
