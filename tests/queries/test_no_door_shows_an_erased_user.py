@@ -172,7 +172,7 @@ def test_a_store_without_erasures_pays_nothing(tmp_path: Path) -> None:
         put(made, 3)
         view = made.read_view()
         assert not view.erased
-        assert view.hot is made._hot.table
+        assert view.hot is made._reader._hot.table
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
