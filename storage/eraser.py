@@ -279,7 +279,8 @@ class Eraser:
         # Made and removed again, which also removes what a compaction that died has spilled.
         with own_temp_folder(self._paths.compaction_temp):
             pass
-        remove_unreferenced_rejects(self._paths.rejects, older_than_s=self._grace_us() / 1_000_000)
+        if not remove_unreferenced_rejects(self._paths.rejects, older_than_s=self._grace_us() / 1_000_000):
+            return False
         with self._journal.writing() as execute:
             for one in group:
                 count_up(execute, one.id, old_files=len(removed))

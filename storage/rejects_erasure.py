@@ -23,8 +23,10 @@ from storage.latch import Latch
 from storage.rejects_files import Row, decode_original, encode_original, read_rows, remove_files, write_rows
 from storage.rejects_table import RejectsFile, RejectsTable
 from storage.write_errors import write_errors_told
+from storage.write_guard import nobody_writes, writing_files
 
 _ATTEMPTS_MAX: Final = 10
+_WRITERS_TIMEOUT_S: Final = 10.0
 _decoder: Final = json.JSONDecoder(strict=False)
 
 
@@ -129,26 +131,33 @@ def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: st
             removed: list[RejectsFile] = []
             added: list[RejectsFile] = []
             gone = 0
-            try:
-                for file in snapshot.files:
-                    rows = list(read_rows(folder, file))
-                    stays = [
-                        row if unflushable and row["position"] is None else _row_without(row, user_id) for row in rows
-                    ]
-                    changed = sum(one is not row for one, row in zip(stays, rows, strict=True))
-                    if changed:
-                        gone += changed
-                        removed.append(file)
-                        added += write_rows(folder, file.date, [one for one in stays if one is not None])
-                version = table.commit(
-                    removed, added, planned_from=snapshot, source=source, watermark=snapshot.watermark
-                )
-            except RewriteConflict:
-                remove_files(folder, added)
-                continue
-            except BaseException:
-                remove_files(folder, added)
-                raise
+            with writing_files(folder):
+                try:
+                    for file in snapshot.files:
+                        rows = list(read_rows(folder, file))
+                        stays = [
+                            row if unflushable and row["position"] is None else _row_without(row, user_id)
+                            for row in rows
+                        ]
+                        changed = sum(one is not row for one, row in zip(stays, rows, strict=True))
+                        if changed:
+                            gone += changed
+                            removed.append(file)
+                            added += write_rows(folder, file.date, [one for one in stays if one is not None])
+                except BaseException:
+                    remove_files(folder, added)
+                    raise
+                try:
+                    version = table.commit(
+                        removed, added, planned_from=snapshot, source=source, watermark=snapshot.watermark
+                    )
+                except RewriteConflict:
+                    remove_files(folder, added)
+                    continue
+                except CommitRefused:
+                    # These two say that nothing was committed; any other error does not.
+                    remove_files(folder, added)
+                    raise
             table.sync(after_version=snapshot.version)
             with journal.writing() as execute:
                 execute("UPDATE rejects SET version_min = max(version_min, ?)", (version,))
@@ -198,20 +207,26 @@ def _row_without(row: Row, user_id: str) -> Row | None:
     }
 
 
-def remove_unreferenced_rejects(folder: Path, *, older_than_s: float) -> list[Path]:
+def remove_unreferenced_rejects(folder: Path, *, older_than_s: float, timeout_s: float = _WRITERS_TIMEOUT_S) -> bool:
     """Remove data files that the newest version of the table does not name and that are older than so many seconds.
+
+    Returns:
+        Whether that was done: not if somebody was between writing a file and naming it for longer than *timeout_s*.
 
     Raises:
         CorruptData: the table's log cannot be read.
         OSError: a file could not be removed.
     """
+    if not folder.exists():
+        return True
     before = time.time() - older_than_s
-    found = [path for path in folder.glob("date=*/*.parquet") if path.stat().st_mtime < before]
-    if not found:
-        return []
-    # Loaded after the files were listed: what was committed since is not taken for unreferenced.
-    live = {one.relative_path for one in RejectsTable(folder).snapshot("").files}
-    gone = [path for path in found if path.relative_to(folder).as_posix() not in live]
-    for path in gone:
-        path.unlink(missing_ok=True)
-    return gone
+    with nobody_writes(folder, timeout_s=timeout_s) as alone:
+        if not alone:
+            return False
+        found = [path for path in folder.glob("date=*/*.parquet") if path.stat().st_mtime < before]
+        if found:
+            live = {one.relative_path for one in RejectsTable(folder).snapshot("").files}
+            for path in found:
+                if path.relative_to(folder).as_posix() not in live:
+                    path.unlink(missing_ok=True)
+    return True

@@ -37,6 +37,7 @@ from storage.latch import Latch
 from storage.rejects_files import Row, read_rows, remove_files, row_of_letter, with_mark, write_rows
 from storage.rejects_table import RejectsFile, RejectsSnapshot, RejectsTable
 from storage.write_errors import refusal, write_errors_told
+from storage.write_guard import writing_files
 
 # A file smaller than this is written anew together with what comes to its date, so that files stay few.
 SMALL_FILE_BYTES: Final = 1024 * 1024
@@ -148,6 +149,11 @@ class RejectsFlusher:
             return False
         table = self._table()
         table.create_if_missing()
+        with writing_files(self._folder):
+            return self._commit_once(table, state)
+
+    def _commit_once(self, table: RejectsTable, state: RejectsState) -> bool:
+        """As `_flush_once`, while nobody removes files that no commit names yet."""
         # Planned from this snapshot on: the letters are read after it, so that an erasure in between is noticed.
         snapshot = table.snapshot(state.source)
         if snapshot.watermark < state.moved_through or snapshot.version < state.version_min:

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+from typing import Any
+
 import pyarrow as pa
 import pytest
 
 from storage.batch_columns import decode_batch, encode_batch
 from storage.clock import system_now_us
 from storage.dead_letters import delete_letters, read_rejects_state
-from storage.errors import Overloaded, RewriteConflict
+from storage.errors import CommitRefused, Overloaded, RewriteConflict
 from storage.rejects import RejectsFilter
 from storage.rejects_erasure import erase_from_rejects, erase_letters, names_user, remove_unreferenced_rejects
 from storage.rejects_table import RejectsTable
@@ -44,7 +47,8 @@ def test_rows_of_the_table_go_and_so_do_old_files(store: Store) -> None:
     assert erase(store, "anna") == (0, 3)
     assert ids_everywhere(store) == [2, 4]
     assert len(table_files(store.paths.data)) == 2, "the old file stays for readers until it is removed"
-    assert len(remove_unreferenced_rejects(store.paths.rejects, older_than_s=-1)) == 1
+    assert remove_unreferenced_rejects(store.paths.rejects, older_than_s=-1)
+    assert len(table_files(store.paths.data)) == 1
     assert ids_everywhere(store) == [2, 4]
     mover(store).flush()
     reject(store, "later")
@@ -178,3 +182,41 @@ def test_a_flush_does_not_wait_for_letters_that_an_erasure_deletes_meanwhile(
     monkeypatch.setattr("storage.flush_requests.time.sleep", lambda _: erase_letters(store.journal, "anna"))
     store.flush(timeout_s=20)
     assert store.journal.dead_letters() == 0
+
+
+def test_files_that_are_about_to_be_named_are_not_taken_for_old_ones(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long the move of letters takes, and whatever the clock says meanwhile."""
+    fill(store)
+    commit = RejectsTable.commit
+    removals: list[bool] = []
+
+    def remove_then_commit(table: RejectsTable, *given: Any, **named: Any) -> int:
+        removals.append(remove_unreferenced_rejects(store.paths.rejects, older_than_s=-1, timeout_s=0))
+        return commit(table, *given, **named)
+
+    monkeypatch.setattr(RejectsTable, "commit", remove_then_commit)
+    mover(store).flush()
+    assert removals == [False]
+    assert ids_everywhere(store) == [1, 2, 3, 4, 5]
+    assert erase(store, "anna") == (0, 3)
+    assert removals == [False, False]
+    assert ids_everywhere(store) == [2, 4]
+
+
+def test_an_error_after_the_commit_leaves_what_it_named(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    fill(store)
+    mover(store).flush()
+    commit = RejectsTable.commit
+
+    def commit_then_fail(table: RejectsTable, *given: Any, **named: Any) -> int:
+        monkeypatch.undo()
+        commit(table, *given, **named)
+        raise OSError(errno.EMFILE, "as when the table's log cannot be read again")
+
+    monkeypatch.setattr(RejectsTable, "commit", commit_then_fail)
+    with pytest.raises(CommitRefused, match="read again"):
+        erase(store, "anna")
+    assert ids_everywhere(store) == [2, 4]
+    assert erase(store, "anna") == (0, 0)
