@@ -125,12 +125,14 @@ class _Service:
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         paths = store_paths(settings)
         self.store: Store = join_store(paths, settings.action_schema(), store_options(settings))
+        query_temp = paths.state / "query-temp"
+        query_temp.mkdir(exist_ok=True)
         self.engine = Engine(
             EngineLimits(
                 memory_bytes_max=settings.query_memory_bytes_max,
                 threads=settings.query_threads,
             ),
-            paths.state / "query-temp",
+            query_temp / "duckdb",
         )
         self.retrievals = Retrievals(
             self.store,

@@ -209,6 +209,7 @@ class Retrievals:
                 except InvalidInput as error:
                     raise bad_parameter("cursor", str(error)) from error
             page = retrieve_page(connection, view, request)
+            self._engine.follow(view.snapshot.version, view.files)
             if not explain:
                 return page, None
             return page, explain_retrieval(page.pruned, asked, hot_rows=view.hot.num_rows).as_json()
@@ -244,7 +245,9 @@ class Retrievals:
 
         def begin(connection: QueryConnection, view: ReadView) -> RetrievalStream:
             asked = parse_filter(given, lambda: self.known_types(view, given["logType"]), client.user_prefix)
-            return stream_retrieval(connection, view, StreamRequest(asked, order, format_, limit, csv_raw))
+            stream = stream_retrieval(connection, view, StreamRequest(asked, order, format_, limit, csv_raw))
+            self._engine.follow(view.snapshot.version, view.files)
+            return stream
 
         resources = contextlib.ExitStack()
         connection = resources.enter_context(self._admitted())

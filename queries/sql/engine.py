@@ -95,6 +95,9 @@ class Receiver:
 class Engine:
     """DuckDB with the table's views, for one query at a time. Only `interrupt` may be called from other threads.
 
+    Attributes:
+        worn: it keeps so much of files that are gone that another one should take its place.
+
     Args:
         start: folders, limits, views.
         schema: the columns of the table.
@@ -119,6 +122,7 @@ class Engine:
         self._hot_rows = 0
         self._template_bytes = 0
         self._footers = Footers()
+        self.worn = False
         self._start_views = start.views
         self._catalog = Catalog(self._connection, temp_folder / "template", macros=start.macros)
         self._guard = Guard(self._parse, views=start.views, macros=start.macros, taken=names_taken(self._connection))
@@ -141,6 +145,7 @@ class Engine:
             self._template_bytes = int(self._profile()["total_bytes_read"])
         self._catalog.use_columns(uniform=all_have_columns((file.path for file in files), schema))
         self._files = files
+        self.worn = self.worn or self._footers.mostly_gone(file.path for file in files)
         self._total = (len(files), sum(file.size_bytes for file in files))
 
     def use_hot(self, rows: pa.Table) -> None:

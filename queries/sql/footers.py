@@ -9,12 +9,14 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 # The length of the footer and the magic number: read once to learn the length, and once more with the footer.
 _END: Final = struct.Struct("<I4s")
 _FILES_KNOWN_MAX: Final = 200_000
+# Up to about 20 MB of footers of files that are gone.
+_GONE_FILES_MAX: Final = 1_000
 
 
 class Footers:
@@ -35,6 +37,16 @@ class Footers:
                 self._bytes.clear()
             self._bytes[path] = _footer_bytes(path)
         return remembered
+
+    def mostly_gone(self, live: Iterable[str]) -> bool:
+        """Whether most files whose footers DuckDB keeps are not among the *live* ones, and there are many.
+
+        DuckDB forgets no footer, so that a worker which has opened that many files is replaced by another.
+        """
+        if len(self._bytes) < _GONE_FILES_MAX:
+            return False
+        gone = len(self._bytes.keys() - live)
+        return gone >= max(_GONE_FILES_MAX, len(self._bytes) // 2)
 
 
 def _footer_bytes(path: str) -> int:

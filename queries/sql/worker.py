@@ -205,7 +205,7 @@ class Worker:
         query.over = True
         if isinstance(outcome, Failed) and outcome.kind == "interrupted" and query.scanned_too_much is not None:
             outcome = Failed("scan_limit", "more was read than may be", scanned_bytes=query.scanned_too_much)
-        if self._walls.memory_is_short():
+        if self._engine.worn or self._walls.memory_is_short():
             outcome = msgspec.structs.replace(outcome, retire=True)
         try:
             self._channel.send(outcome)
