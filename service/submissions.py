@@ -26,7 +26,8 @@ from storage.errors import StoreError
 from storage.group_commit import GroupCommitter
 from storage.journal_records import Append, IdempotencyKey
 from storage.store import Store
-from storage.submission import ParsedBody, SubmissionParser
+from storage.submission import InvalidSubmission, ParsedBody, SubmissionParser
+from storage.submission_groups import GroupParser
 
 JSON: Final = "application/json"
 NDJSON: Final = "application/x-ndjson"
@@ -34,7 +35,8 @@ ARROW: Final = "application/vnd.apache.arrow.stream"
 MEDIA_TYPES: Final = (JSON, NDJSON, ARROW)
 IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 255
 
-_PARSE_IN_THREAD_BYTES: Final = 256 * 1024
+# How much the event loop parses at a time, in one body or in several, before it looks at what else there is.
+_PARSE_AT_ONCE_BYTES: Final = 256 * 1024
 
 _log = logging.getLogger("actionlake.submit")
 
@@ -43,10 +45,14 @@ class ClientDisconnected(Exception):
     """The client went away before its body was complete; there is nobody to answer."""
 
 
+def _all_accepted(actions: int) -> bytes:
+    return b'{"status":"submitted","accepted":%d,"rejected":[]}' % actions
+
+
 def answer_of(parsed: ParsedBody) -> bytes:
     """The JSON text that a submission is answered with."""
     if not parsed.rejections:
-        return b'{"status":"submitted","accepted":%d,"rejected":[]}' % parsed.accepted
+        return _all_accepted(parsed.accepted)
     rejected: list[dict[str, Any]] = []
     for one in parsed.rejections:
         entry: dict[str, Any] = {"index": one.index, "code": one.code, "message": one.message}
@@ -54,6 +60,30 @@ def answer_of(parsed: ParsedBody) -> bytes:
             entry["line"] = one.line
         rejected.append(entry)
     return msgspec.json.encode({"status": "submitted", "accepted": parsed.accepted, "rejected": rejected})
+
+
+class _Waiting:
+    """A body that came with others, and what its request waits for.
+
+    Attributes:
+        accepted: how many actions it has, if it is in a group.
+        parsed: what it is, if it was parsed alone.
+        size: what it takes in the journal.
+    """
+
+    __slots__ = ("accepted", "body", "future", "parsed", "passage", "size")
+
+    def __init__(self, body: bytes, future: asyncio.Future[bytes], passage: Passage) -> None:
+        self.body = body
+        self.future = future
+        self.passage = passage
+        self.accepted = 0
+        self.parsed: ParsedBody | None = None
+        self.size = 0
+
+
+class _Together(list[_Waiting]):
+    """Who waits for one append."""
 
 
 class SubmitEndpoint:
@@ -71,11 +101,13 @@ class SubmitEndpoint:
     ) -> None:
         self._admission = admission
         self._parser = parser
+        self._group_parser = GroupParser(parser)
         self._arrow_parser = arrow_parser
         self._metrics = metrics
         self._kept = metrics.submissions.labels("200")
         self._now_us = now_us
         self._loop = asyncio.get_running_loop()
+        self._bodies: list[_Waiting] = []
         self._gathering = False
         self._committer = GroupCommitter(
             store.journal,
@@ -94,6 +126,7 @@ class SubmitEndpoint:
     def use(self, parser: SubmissionParser, arrow_parser: ArrowParser, limits: AdmissionLimits) -> None:
         """Judge the requests that come from now on by these; those under way end with what they began with."""
         self._parser = parser
+        self._group_parser = GroupParser(parser)
         self._arrow_parser = arrow_parser
         self._admission.limits = limits
         self._committer.pending_bytes_max = limits.pending_bytes_max
@@ -153,7 +186,10 @@ class SubmitEndpoint:
     ) -> bytes:
         body = await _read_body(receive, passage, bytes_max=parser.body_bytes_max)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower().decode("latin-1")
-        if len(body) > _PARSE_IN_THREAD_BYTES or encoding not in ("identity", ""):
+        alike = media_type == JSON and encoding in ("identity", "") and key_text is None and client.user_prefix is None
+        if alike and len(body) <= _PARSE_AT_ONCE_BYTES:
+            return await self._keep_with_others(body, passage)
+        if len(body) > _PARSE_AT_ONCE_BYTES or encoding not in ("identity", ""):
             parsed, key = await asyncio.to_thread(self._parse, parser, body, encoding, media_type, key_text, client)
         else:
             parsed, key = self._parse(parser, body, encoding, media_type, key_text, client)
@@ -165,10 +201,7 @@ class SubmitEndpoint:
         passage.count(size)
         future: asyncio.Future[bytes] = self._loop.create_future()
         self._committer.gather(future, append)
-        if not self._gathering:
-            # After the other requests that have come with this one.
-            self._gathering = True
-            self._loop.call_soon(self._hand_over)
+        self._hand_over_soon()
         answer = await future
         if answer is append.answer:
             passage.kept(size)
@@ -199,9 +232,82 @@ class SubmitEndpoint:
             return parsed, None
         return parsed, IdempotencyKey.of(key_text, body, scope=client.key_id or "")
 
+    async def _keep_with_others(self, body: bytes, passage: Passage) -> bytes:
+        """Keep a plain body, together with the others that have come at the same moment."""
+        waiting = _Waiting(body, self._loop.create_future(), passage)
+        self._bodies.append(waiting)
+        self._hand_over_soon()
+        answer = await waiting.future
+        passage.kept(waiting.size)
+        if waiting.parsed is not None:
+            self._count(waiting.parsed)
+        else:
+            self._metrics.submitted.inc(waiting.accepted)
+            self._metrics.accepted.inc(waiting.accepted)
+        return answer
+
+    def _hand_over_soon(self) -> None:
+        """Have everything handed over after the other requests that have come with this one."""
+        if not self._gathering:
+            self._gathering = True
+            self._loop.call_soon(self._hand_over)
+
     def _hand_over(self) -> None:
         self._gathering = False
+        taken = size = 0
+        for waiting in self._bodies:
+            if taken and size + len(waiting.body) > _PARSE_AT_ONCE_BYTES:
+                # The rest after what else the event loop has to do.
+                self._hand_over_soon()
+                break
+            taken += 1
+            size += len(waiting.body)
+        together, self._bodies = self._bodies[:taken], self._bodies[taken:]
+        try:
+            self._gather_together(together)
+        except Exception as error:  # noqa: BLE001 - whatever it is, those who wait must hear of it
+            for waiting in together:
+                if not waiting.future.done():
+                    waiting.future.set_exception(error)
         self._committer.hand_over()
+
+    def _gather_together(self, together: list[_Waiting]) -> None:
+        """Parse bodies, those that are right all at once, and give them to the next commit."""
+        group = self._group_parser.parse([waiting.body for waiting in together], now_us=self._now_us())
+        grouped = {} if group is None else group.actions
+        if group is not None:
+            members = _Together(together[place] for place in grouped)
+            append = Append((group.submission,), (), b"", requests=len(members))
+            for waiting, actions in zip(members, grouped.values(), strict=True):
+                waiting.accepted = actions
+                waiting.size = append.size_bytes * actions // group.submission.actions
+                waiting.passage.count(waiting.size)
+            self._gather(members, append)
+        for place, waiting in enumerate(together):
+            if place not in grouped:
+                self._gather_alone(waiting)
+
+    def _gather_alone(self, waiting: _Waiting) -> None:
+        try:
+            parsed = self._parser.parse_json(waiting.body, now_us=self._now_us())
+        except InvalidSubmission as error:
+            waiting.future.set_exception(error)
+            return
+        waiting.parsed = parsed
+        append = Append(parsed.submissions, parsed.rejections, answer_of(parsed))
+        if not append.submissions and not append.rejections:
+            waiting.future.set_result(append.answer)
+            return
+        waiting.size = append.size_bytes
+        waiting.passage.count(waiting.size)
+        self._gather(_Together([waiting]), append)
+
+    def _gather(self, together: _Together, append: Append) -> None:
+        try:
+            self._committer.gather(together, append)
+        except StoreError as error:
+            for waiting in together:
+                waiting.future.set_exception(error)
 
     def _count(self, parsed: ParsedBody) -> None:
         metrics = self._metrics
@@ -252,14 +358,23 @@ async def _read_body(receive: Receive, passage: Passage, *, bytes_max: int) -> b
         message = await receive()
 
 
-def _resolve(outcomes: Iterable[tuple[asyncio.Future[bytes], bytes | StoreError]]) -> None:
-    for future, outcome in outcomes:
-        if future.cancelled():
+def _resolve(outcomes: Iterable[tuple[_Together | asyncio.Future[bytes], bytes | StoreError]]) -> None:
+    for token, outcome in outcomes:
+        if not isinstance(token, _Together):
+            _resolve_one(token, outcome)
             continue
-        if isinstance(outcome, bytes):
-            future.set_result(outcome)
-        else:
-            future.set_exception(outcome)
+        for waiting in token:
+            in_group = waiting.parsed is None and isinstance(outcome, bytes)
+            _resolve_one(waiting.future, _all_accepted(waiting.accepted) if in_group else outcome)
+
+
+def _resolve_one(future: asyncio.Future[bytes], outcome: bytes | StoreError) -> None:
+    if future.cancelled():
+        return
+    if isinstance(outcome, bytes):
+        future.set_result(outcome)
+    else:
+        future.set_exception(outcome)
 
 
 def _idempotency_key(headers: dict[bytes, bytes]) -> str | None:

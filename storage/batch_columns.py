@@ -21,7 +21,12 @@ BATCH_USER: Final = ""
 
 _CHECKSUM_BYTES: Final = 4
 _DAY_US: Final = 86_400_000_000
-_WRITE: Final = pa.ipc.IpcWriteOptions(compression="lz4")
+# Each column by a thread of its own takes twice the processor for batches of this size.
+_COMPRESSED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
+_AS_IT_IS: Final = pa.ipc.IpcWriteOptions()
+# What the journal may hold, and a flush takes at once, is bounded in the journal's bytes. A batch that becomes so many
+# times as large when it is read is kept as it is.
+_EXPANSION_MAX: Final = 3
 _FIXED: Final = {
     "time": pa.int64(),
     "utc_offset_minutes": pa.int16(),
@@ -38,11 +43,17 @@ def encode_batch(batch: pa.RecordBatch) -> bytes:
     Args:
         batch: the columns of `_FIXED`, and promoted columns, each with its own type.
     """
-    sink = pa.BufferOutputStream()
-    with pa.ipc.new_stream(sink, batch.schema, options=_WRITE) as writer:
-        writer.write_batch(batch)
-    encoded = sink.getvalue()
+    encoded = _write(batch, _COMPRESSED)
+    if encoded.size * _EXPANSION_MAX < batch.nbytes:
+        encoded = _write(batch, _AS_IT_IS)
     return b"".join((encoded, zlib.crc32(encoded).to_bytes(_CHECKSUM_BYTES, "little")))
+
+
+def _write(batch: pa.RecordBatch, options: pa.ipc.IpcWriteOptions) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, batch.schema, options=options) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
 
 
 def decode_batch(payload: bytes, *, rows: int) -> pa.RecordBatch:

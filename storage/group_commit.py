@@ -159,7 +159,7 @@ class GroupCommitter:
                 take()
             failure = error if isinstance(error, StoreError) else _unexpected(error)
             outcomes = [failure] * len(group)
-        self._on_commit(len(group), time.perf_counter() - started)
+        self._on_commit(sum(append.requests for _, append, _ in group), time.perf_counter() - started)
         self._deliver([(token, outcome) for (token, _, _), outcome in zip(group, outcomes, strict=True)])
         return sum(size for _, _, size in group)
 

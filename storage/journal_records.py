@@ -135,15 +135,17 @@ class IdempotencyKey:
 
 @dataclass(frozen=True, slots=True)
 class Append:
-    """What one request asks the journal to keep, all of it or nothing.
+    """What one request asks the journal to keep, or several together, all of it or nothing.
 
     `answer` is what the request will be told; it is kept with the idempotency key and returned for a repetition.
+    `requests` is how many they are; only one has an idempotency key.
     """
 
     submissions: Sequence[Submission]
     rejections: Sequence[Rejection]
     answer: bytes
     idempotency: IdempotencyKey | None = None
+    requests: int = 1
 
     @property
     def size_bytes(self) -> int:

@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -133,6 +134,7 @@ class Promotion:
     """Turns properties texts into the promoted columns of one schema."""
 
     def __init__(self, schema: ActionSchema) -> None:
+        self._arrow_types = {one.name: one.type for one in schema.promoted_fields}
         self._by_code = [_TypePromotion(promoted) if promoted else None for promoted in schema.action_types.values()]
 
     def columns(self, type_codes: Sequence[int], raws: Sequence[msgspec.Raw]) -> dict[int, dict[str, Sequence[Any]]]:
@@ -154,6 +156,16 @@ class Promotion:
                 columns[code] = promotion.columns([r for r, of in zip(raws, type_codes, strict=True) if of == code])
         return columns
 
+    def arrays_of_raws(self, type_codes: Sequence[int], raws: Sequence[msgspec.Raw]) -> dict[str, pa.Array]:
+        """The same as `columns`, as arrays over all actions; a column in which none has a value is left out."""
+        codes = np.array(type_codes, np.int16)
+        arrays: dict[str, pa.Array] = {}
+        for code, columns in self.columns(type_codes, raws).items():
+            of_type = pa.array(codes == code)
+            for name, values in columns.items():
+                _scatter(arrays, name, pa.array(values, self._arrow_types[name]), of_type)
+        return arrays
+
     def arrays(self, type_codes: pa.Array, texts: pa.StringArray) -> dict[str, pa.Array]:
         """Return the promoted columns that at least one of the rows has a value in, null in all others.
 
@@ -164,7 +176,6 @@ class Promotion:
         Raises:
             NotAllJson: a text is no JSON object.
         """
-        n = len(texts)
         present: list[int] = pc.unique(type_codes).to_pylist()
         arrays: dict[str, pa.Array] = {}
         for code in present:
@@ -176,11 +187,16 @@ class Promotion:
                 _require_objects(_joined(own, marker), marker, len(own))
                 continue
             for name, values in promotion.arrays(own).items():
-                if values.null_count == len(values):
-                    continue
-                if of_type is None:
-                    arrays[name] = values
-                else:
-                    before = arrays[name] if name in arrays else pa.nulls(n, values.type)
-                    arrays[name] = pc.replace_with_mask(before, of_type, values)
+                _scatter(arrays, name, values, of_type)
         return arrays
+
+
+def _scatter(arrays: dict[str, pa.Array], name: str, values: pa.Array, of_type: pa.Array | None) -> None:
+    """Put the values of the rows of a type, which *of_type* marks unless they are all, into a column of all rows."""
+    if values.null_count == len(values):
+        return
+    if of_type is None:
+        arrays[name] = values
+    else:
+        before = arrays[name] if name in arrays else pa.nulls(len(of_type), values.type)
+        arrays[name] = pc.replace_with_mask(before, of_type, values)

@@ -14,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import msgspec
 
@@ -124,15 +124,19 @@ class ParsedBody:
         return sum(submission.actions for submission in self.submissions)
 
 
-class _Action(msgspec.Struct, gc=False):
+class Action(msgspec.Struct, gc=False):
+    """An action as it is sent, its properties as they are written."""
+
     time: str
     type: str
     properties: msgspec.Raw = _NO_PROPERTIES
 
 
-class _Envelope(msgspec.Struct, gc=False):
+class Envelope(msgspec.Struct, gc=False):
+    """A submission as it is sent."""
+
     userId: str
-    actions: list[_Action]
+    actions: list[Action]
     sessionId: str | None = None
 
 
@@ -142,14 +146,30 @@ class _LooseEnvelope(msgspec.Struct, gc=False):
     sessionId: str | None = None
 
 
-_decode_envelope: Final = msgspec.json.Decoder(_Envelope).decode
+_decode_envelope: Final = msgspec.json.Decoder(Envelope).decode
 _decode_loose_envelope: Final = msgspec.json.Decoder(_LooseEnvelope).decode
 _decode_action_fields: Final = msgspec.json.Decoder(dict[str, msgspec.Raw]).decode
 _decode_text: Final = msgspec.json.Decoder(str).decode
 
 
-class _Unusual(Exception):
+class Unusual(Exception):
     """The fast path met something that has to be looked at action by action."""
+
+
+class UsualColumns(NamedTuple):
+    """Actions of which every one is right, column by column.
+
+    Attributes:
+        raws: the properties of each, an object.
+        properties: the same one after the other, each of the length that `lengths` says.
+    """
+
+    times_us: list[int]
+    offsets: list[int]
+    type_codes: list[int]
+    lengths: list[int]
+    properties: bytes
+    raws: list[msgspec.Raw]
 
 
 class _Rejected(Exception):
@@ -159,7 +179,7 @@ class _Rejected(Exception):
 
 
 class _TypeCodes(dict[str, int]):
-    """Type as it was sent, in whatever case → its index in the schema; unknown ones raise `_Unusual`."""
+    """Type as it was sent, in whatever case → its index in the schema; unknown ones raise `Unusual`."""
 
     def __init__(self, names: Sequence[str]) -> None:
         super().__init__({name: code for code, name in enumerate(names)})
@@ -169,7 +189,7 @@ class _TypeCodes(dict[str, int]):
         # str.lower() maps a few letters beyond ASCII, such as the Kelvin sign, into it.
         code = self.get(sent.lower()) if sent.isascii() else None
         if code is None:
-            raise _Unusual
+            raise Unusual
         if len(self) < self._entries_max:
             self[sent] = code
         return code
@@ -181,9 +201,9 @@ class SubmissionParser:
     def __init__(self, schema: ActionSchema, limits: SubmissionLimits) -> None:
         self.schema = schema
         self.limits = limits
-        self._type_names = tuple(schema.action_types)
-        self._type_codes = _TypeCodes(self._type_names)
-        self._promotion = Promotion(schema)
+        self.type_names = tuple(schema.action_types)
+        self._type_codes = _TypeCodes(self.type_names)
+        self.promotion = Promotion(schema)
 
     @property
     def body_bytes_max(self) -> int:
@@ -244,7 +264,7 @@ class SubmissionParser:
         try:
             envelope = _decode_envelope(body)
             return self._columns_at_once(envelope, body, now_us), ()
-        except (_Unusual, msgspec.ValidationError):
+        except (Unusual, msgspec.ValidationError):
             return self._action_by_action(body, now_us=now_us, line=line, marker=None)
         except msgspec.DecodeError as error:
             # The parser gives up on a lone surrogate escape, which is JSON by its grammar, though no text.
@@ -255,60 +275,59 @@ class SubmissionParser:
         except RecursionError as error:
             raise self._too_deep(None) from error
 
-    def _columns_at_once(self, envelope: _Envelope, body: bytes, now_us: int) -> Submission:
-        """Check and encode all actions, column by column; raises `_Unusual` if any of them is not right."""
-        actions = envelope.actions
+    def usual_envelope(self, body: bytes) -> Envelope | None:
+        """Decode a body of which nothing is unusual as a whole; None for any other, which `parse_json` judges."""
+        try:
+            if len(body) > self.limits.body_bytes_max or not (body.isascii() or body.decode("utf-8", "strict")):
+                return None
+            envelope = _decode_envelope(body)
+            self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
+            self._check_depth(body, [action.properties for action in envelope.actions])
+        except (UnicodeDecodeError, InvalidSubmission, msgspec.DecodeError, RecursionError):
+            return None
+        return envelope
+
+    def usual_columns(self, actions: Sequence[Action], now_us: int) -> UsualColumns:
+        """Check actions of which the depth is known, column by column; raises `Unusual` if any of them is not right."""
         limits = self.limits
-        self._check_envelope(envelope.userId, envelope.sessionId, len(actions))
         raws = [action.properties for action in actions]
         lengths = [len(raw) for raw in raws]
         if not actions or max(lengths) > limits.properties_bytes_max:
-            raise _Unusual
-        self._check_depth(body, raws)
+            raise Unusual
         properties = b"".join(raws)
         type_codes = [self._type_codes[action.type] for action in actions]
         try:
             times_us, offsets = parse_times([action.time for action in actions])
         except ValueError as error:
-            raise _Unusual from error
+            raise Unusual from error
         if min(times_us) < 0 or max(times_us) > now_us + limits.time_ahead_us_max:
-            raise _Unusual
+            raise Unusual
         start = 0
         for length in lengths:
             if properties[start] != 0x7B:
-                raise _Unusual
+                raise Unusual
             start += length
-        return self._encode(
-            envelope,
-            times_us=times_us,
-            offsets=offsets,
-            type_codes=type_codes,
-            lengths=lengths,
-            properties=properties,
-            raws=raws,
-        )
+        return UsualColumns(times_us, offsets, type_codes, lengths, properties, raws)
 
-    def _encode(
-        self,
-        envelope: _Envelope | _LooseEnvelope,
-        *,
-        times_us: list[int],
-        offsets: list[int],
-        type_codes: list[int],
-        lengths: list[int],
-        properties: bytes,
-        raws: Sequence[msgspec.Raw],
-    ) -> Submission:
+    def _columns_at_once(self, envelope: Envelope, body: bytes, now_us: int) -> Submission:
+        """Check and encode all actions, column by column; raises `Unusual` if any of them is not right."""
+        self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
+        if not envelope.actions:
+            raise Unusual
+        self._check_depth(body, [action.properties for action in envelope.actions])
+        return self._encode(envelope, self.usual_columns(envelope.actions, now_us))
+
+    def _encode(self, envelope: Envelope | _LooseEnvelope, columns: UsualColumns) -> Submission:
         payload = encode_columns(
-            times_us=times_us,
-            utc_offsets_minutes=offsets,
-            type_names=self._type_names,
-            type_codes=type_codes,
-            properties_lengths=lengths,
-            properties=properties,
-            promoted=self._promotion.columns(type_codes, raws),
+            times_us=columns.times_us,
+            utc_offsets_minutes=columns.offsets,
+            type_names=self.type_names,
+            type_codes=columns.type_codes,
+            properties_lengths=columns.lengths,
+            properties=columns.properties,
+            promoted=self.promotion.columns(columns.type_codes, columns.raws),
         )
-        return Submission(envelope.userId, envelope.sessionId, len(times_us), payload)
+        return Submission(envelope.userId, envelope.sessionId, len(columns.times_us), payload)
 
     def _action_by_action(
         self, body: bytes, *, now_us: int, line: int | None, marker: re.Pattern[bytes] | None
@@ -342,16 +361,8 @@ class SubmissionParser:
         times_us, offsets, type_codes, texts = (list(column) for column in zip(*kept, strict=True))
         raws = [msgspec.Raw(text) for text in texts]
         lengths = [len(text) for text in texts]
-        submission = self._encode(
-            envelope,
-            times_us=times_us,
-            offsets=offsets,
-            type_codes=type_codes,
-            lengths=lengths,
-            properties=b"".join(texts),
-            raws=raws,
-        )
-        return submission, rejections
+        columns = UsualColumns(times_us, offsets, type_codes, lengths, b"".join(texts), raws)
+        return self._encode(envelope, columns), rejections
 
     def _judge(self, raw: msgspec.Raw, now_us: int, marker: re.Pattern[bytes] | None) -> tuple[int, int, int, bytes]:
         """Return time, offset, type code and properties text of one action, or raise `_Rejected`."""
@@ -377,8 +388,8 @@ class SubmissionParser:
     def _judge_type(self, sent: str) -> int:
         try:
             return self._type_codes[sent]
-        except _Unusual:
-            known = ", ".join(self._type_names)
+        except Unusual:
+            known = ", ".join(self.type_names)
             shown = sent if len(sent) <= 64 else sent[:64] + "…"
             raise _Rejected("unknown_type", f"{shown!r} is not one of {known}") from None
 

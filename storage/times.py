@@ -112,8 +112,8 @@ def parse_times(texts: Sequence[str]) -> tuple[list[int], list[int]]:
 def _offsets_of(texts: Sequence[str], joined: str, shapes: Sequence[str]) -> list[int]:
     """The offsets of texts of right shapes, which are *shapes*, or all of the one that is given."""
     if len(shapes) > 1:
-        parts = ((text, *_SHAPES[shape]) for text, shape in zip(texts, shapes, strict=True))
-        return [_offset_minutes[text[length:]] if numeric else 0 for text, length, numeric in parts]
+        # Of right shapes, each ends with Z or with an offset of six characters.
+        return [0 if text[-1] in "Zz" else _offset_minutes[text[-6:]] for text in texts]
     length, numeric = _SHAPES[shapes[0]]
     if not numeric:
         return [0] * len(texts)

@@ -116,3 +116,13 @@ def test_every_cut_of_a_batch_is_noticed(length: int) -> None:
 def test_a_batch_that_does_not_fill_its_positions_is_noticed() -> None:
     with pytest.raises(CorruptData, match="5 rows"):
         _read(_PAYLOAD, rows_count=6)
+
+
+def test_a_batch_takes_no_more_memory_than_thrice_what_the_journal_counts() -> None:
+    """A thousand times the same text would be next to nothing compressed, and pass every bound in bytes."""
+    usual = parse(rows(1000)).submissions[0].payload
+    text = '{"text": "%s"}' % ("x" * 1500)
+    same = parse(rows(1000, properties=[text] * 1000)).submissions[0].payload
+    assert len(usual) < 100_000
+    assert len(same) > 1_500_000
+    assert _read(same, 1000) == 1000
