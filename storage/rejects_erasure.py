@@ -124,8 +124,8 @@ def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: st
         table = RejectsTable(folder)
         for _ in range(_ATTEMPTS_MAX):
             with journal.reading() as execute:
-                source = read_rejects_state(execute).source
-            snapshot = table.snapshot(source)
+                state = read_rejects_state(execute)
+            snapshot = table.snapshot(state.source)
             if snapshot.version < 0:
                 return 0
             removed: list[RejectsFile] = []
@@ -149,7 +149,7 @@ def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: st
                     raise
                 try:
                     version = table.commit(
-                        removed, added, planned_from=snapshot, source=source, watermark=snapshot.watermark
+                        removed, added, planned_from=snapshot, source=state.source, watermark=snapshot.watermark
                     )
                 except RewriteConflict:
                     remove_files(folder, added)
@@ -158,7 +158,8 @@ def erase_from_rejects(journal: Journal, folder: Path, latch: Latch, user_id: st
                     # These two say that nothing was committed; any other error does not.
                     remove_files(folder, added)
                     raise
-            table.sync(after_version=snapshot.version)
+            # Also what a move of letters has committed and not synced yet: readers are bound to this version by then.
+            table.sync(after_version=min(state.durable_version, snapshot.version))
             with journal.writing() as execute:
                 execute("UPDATE rejects SET version_min = max(version_min, ?)", (version,))
             return gone

@@ -220,3 +220,28 @@ def test_an_error_after_the_commit_leaves_what_it_named(store: Store, monkeypatc
         erase(store, "anna")
     assert ids_everywhere(store) == [2, 4]
     assert erase(store, "anna") == (0, 0)
+
+
+def test_a_version_that_readers_must_use_is_on_disk_with_all_before_it(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut would take the entry of a move that was just committed, and with it all that come after."""
+    fill(store)
+    sync = RejectsTable.sync
+    synced: set[str] = set()
+    monkeypatch.setattr("storage.rejects_table.fsync_path", lambda path: synced.add(path.name))
+
+    def erase_then_sync(table: RejectsTable, *, after_version: int) -> None:
+        if table.version > 0:
+            monkeypatch.setattr(RejectsTable, "sync", sync)
+            erase(store, "anna")
+            with store.journal.reading() as execute_:
+                required = read_rejects_state(execute_).version_min
+            assert required == 2
+            assert {f"{version:020d}.json" for version in range(required + 1)} <= synced
+        sync(table, after_version=after_version)
+
+    monkeypatch.setattr(RejectsTable, "sync", erase_then_sync)
+    mover(store).flush()
+    assert RejectsTable.sync is sync
+    assert ids_everywhere(store) == [2, 4]
