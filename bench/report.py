@@ -14,6 +14,7 @@ from bench.errors import BenchFailed
 from bench.plot import write_plot
 from bench.processes import ROOT
 from bench.query_tables import query_tables
+from bench.runaway_tables import runaway_tables
 from bench.runs import Piece, RunHeader
 from bench.tables import Table, all_tables, disturbance, number
 
@@ -65,6 +66,14 @@ growth of resident memory is the most that all processes of the server had at on
 counted in each), less what they had before the first stream; what an earlier stream left allocated counts for the
 later ones. All of it runs on one machine, so that the client's work takes its share of the same processors."""
 
+_RUNAWAY: Final = """## Beside runaway queries
+
+`python -m bench --workload runaway` lets windows of submissions take turns on one server with its default settings:
+alone, beside as many queries as the server runs at once that never end by themselves (a new one for each that a limit
+ends), and beside small queries, which ask for one user's rows of one day in files. Every second round goes the other
+way. A runaway query that ends otherwise than by a limit, or a small one with other rows than were written, ends the
+measurement without a figure. The driver, the server and the queries share the same processors, so that a closed loop
+shows in its rate what the queries take, and in its p99 how long a submission waits for them."""
 
 _COMPARISON: Final = """## Beside others
 
@@ -98,6 +107,7 @@ The data is kept in `bench/results/compared` (or below `--data-dir`) and used ag
 
 def _tables(pieces: Sequence[Piece]) -> list[Table]:
     tables = [to_reach_table(pieces), *all_tables(pieces), *comparison_tables(pieces), *query_tables(pieces)]
+    tables += runaway_tables(pieces)
     return [table for table in tables if table.rows]
 
 
@@ -155,6 +165,9 @@ def markdown(header: RunHeader, pieces: Sequence[Piece], *, plot: str | None = N
     queries = query_tables(pieces)
     if queries:
         parts += [_QUERIES, *(_markdown_table(table) for table in queries)]
+    runaway = runaway_tables(pieces)
+    if runaway:
+        parts += [_RUNAWAY, *(_markdown_table(table) for table in runaway)]
     return "\n\n".join(parts) + "\n"
 
 

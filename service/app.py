@@ -154,6 +154,7 @@ class _Service:
                     timeout_s=settings.sql_timeout_ms_max / 1000,
                 ),
                 workers=settings.sql_workers,
+                when_idle=settings.sql_when_idle,
                 macros=MACROS,
                 on_worker_lost=log_lost_worker,
             ),

@@ -203,6 +203,13 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sql_threads: Annotated[int, Meta(ge=1, le=256, description="DuckDB threads of each of them.")] = 2
     sql_temp_bytes_max: Annotated[int, Meta(ge=0, description="Disk that each of them may spill to.")] = 2 * _GIB
     sql_timeout_ms_max: Annotated[int, Meta(ge=1, description="A user's query that takes longer is stopped.")] = 30_000
+    sql_when_idle: Annotated[
+        bool,
+        Meta(
+            description="Users' SQL gets only what everything else on the machine leaves of the processors, so that it"
+            " never holds up submissions (Linux). Otherwise it has a small share of its own."
+        ),
+    ] = True
     sql_rows_default: Annotated[int, Meta(ge=1, description="`maxRows` of `POST /api/sql` when it is not given.")] = (
         10_000
     )

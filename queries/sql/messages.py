@@ -24,6 +24,7 @@ class Start(msgspec.Struct, tag=True, frozen=True):
     macros: dict[str, str]
     walls: list[str]
     niceness: int
+    when_idle: bool = False
 
 
 class UseTable(msgspec.Struct, tag=True, frozen=True):

@@ -44,6 +44,7 @@ class SqlPool:
         waiting_max: queries that may wait for a worker; one more is refused at once.
         wait_s_max: how long one waits before it is refused.
         niceness: how far workers stand back from the service when the processor is short.
+        when_idle: let workers have only what others leave of the processors, where the system knows such a thing.
         macros: CREATE MACRO statements by name: scalar functions of the service's own that queries may call.
         walls: the system's walls to raise around a worker; fewer than all only for tests of single ones.
         start_timeout_s: how long a worker may take to start.
@@ -64,6 +65,7 @@ class SqlPool:
         waiting_max: int = 32,
         wait_s_max: float = 5.0,
         niceness: int = 10,
+        when_idle: bool = False,
         macros: Mapping[str, str] | None = None,
         walls: frozenset[str] = frozenset(WALL_NAMES),
         start_timeout_s: float = 30.0,
@@ -87,6 +89,7 @@ class SqlPool:
             macros=macros or {},
             walls=walls,
             niceness=niceness,
+            when_idle=when_idle,
             start_timeout_s=start_timeout_s,
         )
         self._crew = Crew(

@@ -46,6 +46,7 @@ class WorkerSettings:
     macros: Mapping[str, str]
     walls: frozenset[str]
     niceness: int
+    when_idle: bool
     start_timeout_s: float
 
 
@@ -135,7 +136,8 @@ class WorkerProcess:
                 stdout=subprocess.DEVNULL,
                 stderr=standard_error,
                 pass_fds=[theirs.fileno()],
-                start_new_session=True,
+                # Not a session of its own: Linux shares processors between sessions first, whatever their priorities.
+                process_group=0,
             )
 
     @property
@@ -165,6 +167,7 @@ class WorkerProcess:
             macros=dict(settings.macros),
             walls=sorted(settings.walls),
             niceness=settings.niceness,
+            when_idle=settings.when_idle,
         )
         try:
             self.channel.send(start, memoryview(settings.schema.serialize()))

@@ -284,6 +284,20 @@ def main() -> None:
     worker.serve()
 
 
+def _run_when_idle() -> None:
+    """Take only what others leave of the processors, from now on and in every thread that is started.
+
+    A nice process still has its share, and keeps the processor to the end of its slice while the service waits for it.
+    An idle one is put aside at once. Where the system knows no such thing, being nice is all there is.
+    """
+    if not hasattr(os, "SCHED_IDLE"):
+        return
+    try:
+        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+    except OSError as error:
+        print(f"the system does not let this worker wait for idle processors: {error}", file=sys.stderr)
+
+
 def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: memoryview) -> tuple[Worker, Ready]:
     os.nice(start.niceness)
     bytes_read = resource_limits.BytesRead()
@@ -312,6 +326,9 @@ def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: m
     def bytes_now() -> int | None:
         return bytes_read.now(besides=channel.received_bytes)
 
+    if start.when_idle:
+        # Starting is not a query: until here the worker is only nice.
+        _run_when_idle()
     engine = Engine(start, pa.ipc.read_schema(pa.py_buffer(payload)), bytes_now)
     engine.warm_up()
     return Worker(channel, descriptor, engine, HotReceiver(), walls, bytes_now), Ready(walls.seal())

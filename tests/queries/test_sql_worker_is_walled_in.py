@@ -19,7 +19,7 @@ from typing import Any
 import duckdb
 import pytest
 
-from queries.sql import IsolationReport, Proof, Wall
+from queries.sql import IsolationReport, Proof, SqlLimits, Wall
 from queries.sql import connection as connection_module
 from queries.sql import process as process_module
 from queries.sql.walls.around import WALL_NAMES
@@ -177,6 +177,23 @@ def test_a_worker_stands_back_when_the_processor_is_short(sql: Sandbox) -> None:
     own = os.getpriority(os.PRIO_PROCESS, 0)
     (pid,) = sql.pool.worker_pids()
     assert os.getpriority(os.PRIO_PROCESS, pid) == min(own + 7, 19)
+
+
+@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="the system has no such policy")
+@pytest.mark.parametrize("when_idle", [True, False])
+def test_a_worker_takes_only_what_others_leave_where_it_is_asked_to(
+    table: SmallTable, tmp_path: Path, when_idle: bool
+) -> None:
+    with sandbox(table, tmp_path, when_idle=when_idle) as one:
+        assert one.ask("SELECT count(*) FROM actions").rows == [(3,)]
+        (pid,) = one.pool.worker_pids()
+        # The main thread, and DuckDB's, which were started after it had been set.
+        threads = [int(one) for one in os.listdir(f"/proc/{pid}/task")]
+        idle = [one for one in threads if os.sched_getscheduler(one) == os.SCHED_IDLE]
+        assert (pid in idle, len(idle) >= SqlLimits().threads) == (when_idle, when_idle)
+        # Autogroups share processors between sessions first, whatever their policies.
+        assert os.getsid(pid) == os.getsid(0)
+        assert os.getpgid(pid) == pid
 
 
 def test_a_worker_loads_nothing_of_the_service() -> None:

@@ -35,7 +35,13 @@ class RunningService:
             "service.cli",
             ["serve", "--data", str(data), "--port", "0", "--log-format", "json", *_PATIENT, *flags],
             output=self._log.fileno(),
-            environment={**os.environ, "PYTHONPATH": ENVIRONMENT["PYTHONPATH"], **(environ or {})},
+            # Queries of tests have their share of a busy machine.
+            environment={
+                **os.environ,
+                "PYTHONPATH": ENVIRONMENT["PYTHONPATH"],
+                "ACTIONLAKE_SQL_WHEN_IDLE": "false",
+                **(environ or {}),
+            },
             folder=data.parent,
         )
         self.url = self._wait_until_ready()

@@ -1,0 +1,121 @@
+"""Figures beside runaway queries are medians of windows in turn, and a query that did not run away leaves none."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bench.errors import BenchFailed
+from bench.ingest import IngestWorkload
+from bench.opponents import ACTIONLAKE
+from bench.runaway import ALONE, LOADS, RUNAWAY, RUNAWAYS, SMALL, runaway_figures, running_away
+from bench.runaway_tables import RUNAWAY_TARGETS, runaway_tables
+from bench.runs import Piece
+from bench.summary import judge
+
+COMPUTING = RUNAWAYS[0]
+
+
+def window(p99_ms: float, actions_per_s: float = 100.0, **more: float) -> dict[str, float]:
+    return {
+        "actions_per_s": actions_per_s, "latency_p50_ms": 1.0, "latency_p99_ms": p99_ms, "latency_max_ms": 9.0, **more
+    }  # fmt: skip
+
+
+def test_ratios_are_of_medians_to_those_alone() -> None:
+    figures = runaway_figures(
+        {
+            ("full", ALONE): [window(10.0), window(90.0), window(20.0)],
+            ("full", "computing"): [window(22.0, 80.0), window(21.0, 90.0), window(500.0, 95.0)],
+            ("full", SMALL): [window(20.0, small_ms=7.0, small_max_ms=70.0)],
+        }
+    )
+    assert figures["full_computing_p99_ratio"] == pytest.approx(1.1)
+    assert figures["full_computing_actions_ratio"] == pytest.approx(0.9)
+    assert (figures["full_small_ms"], figures["full_small_longest_small_ms"]) == (7.0, 70.0)
+    assert "full_computing_ms" not in figures
+
+
+@contextmanager
+def answering(status: int) -> Iterator[tuple[int, threading.Event]]:
+    """A server that answers each query with *status* at once, and tells that it was asked."""
+    asked = threading.Event()
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            assert "sql" in json.loads(self.rfile.read(int(self.headers["content-length"])))
+            asked.set()
+            self.send_response(status)
+            self.send_header("content-length", "2")
+            self.end_headers()
+            self.wfile.write(b"{}")
+
+        def log_message(self, *_: Any) -> None:
+            """Nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+    thread.start()
+    try:
+        yield server.server_address[1], asked
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_query_that_a_limit_ended_is_followed_by_another() -> None:
+    with answering(COMPUTING.statuses[0]) as (port, asked), running_away(port, COMPUTING, 2):
+        for _ in range(3):
+            asked.clear()
+            assert asked.wait(10)
+
+
+@pytest.mark.parametrize("status", [200, 400, 503])
+def test_control_a_query_that_no_limit_ended_leaves_no_figure(status: int) -> None:
+    with (
+        answering(status) as (port, asked),
+        pytest.raises(BenchFailed, match=f"ended by no limit: {status}"),
+        running_away(port, COMPUTING, 1),
+    ):
+        assert asked.wait(10)
+
+
+def test_a_measurement_of_a_real_server_has_every_figure_that_a_target_needs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def drive(*_: object) -> Iterator[dict[str, Any]]:
+        """Stand in for the driver, a process whose start takes longer than all the rest."""
+        yield {"event": "window_begin"}
+        result = {"requests": 1, "actions": 1, "actions_acknowledged": 0, "window_s": 1.0, "cpu_s": 0.0}
+        yield {"event": "result", "result": result | window(1.0)}
+
+    monkeypatch.setattr(IngestWorkload, "drive", drive)
+    # Other tests take the processors meanwhile.
+    monkeypatch.setenv("ACTIONLAKE_SQL_WHEN_IDLE", "false")
+    (load,) = [one for one in LOADS if one.name == "light"]
+    tiny = replace(RUNAWAY, actions=20_000, days=5, repetitions=1, loads=(load,))
+    figures = dict(tiny.measure(ACTIONLAKE, tmp_path, base_time_s=1_700_000_000, progress=lambda *_: None))
+    assert tiny.headline(figures)
+    piece = Piece(
+        workload=RUNAWAY.name, opponent=ACTIONLAKE.name, round=1, command="python -m bench",
+        began_at="2026-01-01T00:00:00+00:00", figures=figures,
+    )  # fmt: skip
+    wanted = [one for one in RUNAWAY_TARGETS if one.figure.startswith(load.name)]
+    assert len(wanted) == len(RUNAWAYS)
+    assert all(judge(target, [piece], ACTIONLAKE.name).measured is not None for target in wanted)
+    targets, windows = runaway_tables([piece])
+    assert len(targets.rows) == len(LOADS) * len(RUNAWAYS)
+    assert len(windows.rows) == len(LOADS) * (len(RUNAWAYS) + 2) + 1
+    assert runaway_tables([]) == []
