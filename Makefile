@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 PORT ?= 8080
 DATA ?= ./data
 MINUTES ?= 30
-TESTERS ?= 2
+TESTERS ?= 3
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -30,7 +30,7 @@ install: $(VENV)/.installed-dev ## Make .venv with everything for use and develo
 run: $(VENV)/.installed ## Serve on http://127.0.0.1:8080 over ./data (PORT=, DATA= change that)
 	$(BIN)/actionlake serve --port $(PORT) --data $(DATA)
 
-test: install ## Run the fast test suite, in two processes (TESTERS=)
+test: install ## Run the fast test suite, in three processes (TESTERS=), which wait more than they work
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-faults: install ## Run the long forms of the fault tests (thousands of kills; about an hour)

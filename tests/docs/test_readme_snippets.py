@@ -38,7 +38,7 @@ def test_nothing_but_the_start_of_the_service_is_shown_only() -> None:
 def test_make_run_serves_where_the_readme_says() -> None:
     make = shutil.which("make")
     assert make is not None
-    done = subprocess.run([make, "-n", "run"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=30)
+    done = subprocess.run([make, "-n", "run"], capture_output=True, text=True, check=True, cwd=ROOT, timeout=120)
     assert "actionlake serve --port 8080 --data ./data" in done.stdout
 
 

@@ -37,7 +37,7 @@ from typing import Any, Final, NoReturn
 from tests.faults.history import Action, Found, History
 
 _PIPE_BYTES: Final = 1 << 20
-_ANSWER_TIMEOUT_S: Final = 60.0
+_ANSWER_TIMEOUT_S: Final = 180.0
 _MESSAGE_BYTES_MAX: Final = 4096
 # The errors by which the store promises that nothing of a submission is kept.
 NOTHING_KEPT: Final = ("DiskFull", "Overloaded")

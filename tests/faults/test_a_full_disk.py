@@ -16,7 +16,7 @@ from tests.faults.small_disks import mountable_namespace, small_disk
 from tests.faults.store_process import Run, RunningStore, spawner
 
 _DISK_BYTES: Final = 24 * 1024 * 1024
-_PATIENCE_S: Final = 60.0
+_PATIENCE_S: Final = 180.0
 _CONTROL_TRIES: Final = 5
 
 with tempfile.TemporaryDirectory() as _folder:

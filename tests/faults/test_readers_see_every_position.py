@@ -106,7 +106,7 @@ def _busy(folder: Path) -> Iterator[tuple[Store, list[int], list[int]]]:
 def _read(folder: Path, *, reads: int, until_noticed: bool) -> _Readings:
     readings = _Readings()
     with _busy(folder) as (store, submitted, acknowledged):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while readings.reads < reads or (len(readings.versions) < 5 and time.monotonic() < deadline):
             before = acknowledged[0]
             readings.look(store.read_view(), before, lambda: submitted[0])

@@ -23,10 +23,11 @@ from tests.faults.effort import repetitions
 from tests.faults.history import Action, History, found_in_answer, submission_body
 from tests.faults.server_process import Clients, Server, ask, serving
 from tests.faults.stored_rows import StoredRows
+from tests.machine_delay import MachineDelay, machine_delay
 from tests.service.forked_service import ENVIRONMENT, ROOT
 
 _SHUTDOWN_TIMEOUT_S: Final = 10
-_COMMAND_TIMEOUT_S: Final = 30
+_PATIENCE_S: Final = 180
 # Nothing is flushed by age or size in these tests: what is in the table was flushed because it was asked for.
 _PATIENT: Final = {"flush_interval_ms_max": "3600000", "shutdown_timeout_ms_max": str(_SHUTDOWN_TIMEOUT_S * 1000)}
 
@@ -43,8 +44,17 @@ def _check_drained(data: Path, history: History) -> None:
     assert not violations, str(violations)
 
 
+@pytest.fixture(scope="module")
+def delay() -> Iterator[MachineDelay]:
+    """How long the machine makes a server wait."""
+    with machine_delay() as measured:
+        yield measured
+
+
 @pytest.mark.parametrize("workers", [1, 2])
-def test_sigterm_drains_flushes_and_exits(workers: int, tmp_path: Path, figures: Callable[[str], None]) -> None:
+def test_sigterm_drains_flushes_and_exits(
+    workers: int, delay: MachineDelay, tmp_path: Path, figures: Callable[[str], None]
+) -> None:
     """Send SIGTERM under load; the server answers what it has taken, flushes it and exits 0 in time."""
     history = History()
     seconds: list[float] = []
@@ -53,15 +63,15 @@ def test_sigterm_drains_flushes_and_exits(workers: int, tmp_path: Path, figures:
         with serving(tmp_path / "data", tmp_path / "log", workers=workers, settings=_PATIENT) as server:
             clients = Clients(server, history, f"run-{number}", steadfast=False)
             clients.await_acknowledged(30)
-            started = time.monotonic()
             server.process.send_signal(signal.SIGTERM)
-            status = server.process.wait(_SHUTDOWN_TIMEOUT_S)
-            seconds.append(time.monotonic() - started)
+            seconds.append(delay.seconds(lambda: server.process.wait(_PATIENCE_S)))
+            status = server.process.wait()
             clients.join()
             statuses |= {refusal.status for refusal in clients.refusals}
             assert status == 0, server.output()
         _check_drained(tmp_path / "data", history)
     assert statuses <= {503}
+    assert max(seconds) < _SHUTDOWN_TIMEOUT_S
     figures(
         f"{len(seconds)} times, {len(history.acknowledged)} of {len(history.sent)} actions acknowledged,"
         f" the slowest end took {max(seconds):.2f} s"
@@ -78,7 +88,7 @@ def test_sigterm_is_never_lost_while_the_server_starts(
         with serving(tmp_path / "data", tmp_path / "log", workers=workers, settings=_PATIENT, prepared=False) as server:
             time.sleep(number % 6 * 0.02)
             server.process.send_signal(signal.SIGTERM)
-            statuses.append(server.process.wait(_SHUTDOWN_TIMEOUT_S))
+            statuses.append(server.process.wait(_PATIENCE_S))
     figures(f"{len(statuses)} times; exit statuses {sorted(set(statuses))}")
     assert set(statuses) <= {0, -signal.SIGTERM}
 
@@ -106,7 +116,7 @@ def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Serv
 def _actionlake(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "service.cli", *arguments]
     return subprocess.run(
-        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=_COMMAND_TIMEOUT_S, check=False
+        command, cwd=ROOT, env=ENVIRONMENT, capture_output=True, text=True, timeout=_PATIENCE_S, check=False
     )
 
 
@@ -208,7 +218,7 @@ def test_a_killed_worker_and_a_killed_keeper_are_replaced(
         flushed_s = time.monotonic() - started
     assert server.keeper() != keeper
     while victim in server.workers() or len(server.workers()) < 2:
-        assert time.monotonic() < started + 60, server.output()
+        assert time.monotonic() < started + _PATIENCE_S, server.output()
         time.sleep(0.02)
     with server.each_worker() as connections:
         replaced_s = time.monotonic() - started
@@ -230,7 +240,7 @@ def test_signals_do_not_end_the_keeper_and_its_services_death_does(tmp_path: Pat
         assert server.ask("POST", "/api/flush", b"").status == 200
         assert server.keeper() == keeper
         server.kill()
-        deadline = time.monotonic() + _SHUTDOWN_TIMEOUT_S
+        deadline = time.monotonic() + _PATIENCE_S
         while Path(f"/proc/{keeper}").exists() and Path(f"/proc/{keeper}/cmdline").read_bytes():
             assert time.monotonic() < deadline, "the keeper lives on without its service"
             time.sleep(0.02)

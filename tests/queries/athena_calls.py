@@ -14,7 +14,7 @@ from queries.athena import AthenaApi, QueryCancelled
 from tests.queries.athena_engine import SCHEMA, DuckDBEngine
 
 Answer = dict[str, Any]
-PATIENCE_S = 10.0
+PATIENCE_S = 120.0
 
 
 def make_api(folder: Path, engine: Any = None, **options: Any) -> AthenaApi:

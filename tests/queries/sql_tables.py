@@ -162,7 +162,7 @@ def sandbox(
         data_folder=table.folder,
         temp_folder=temp_folder,
         schema=SCHEMA,
-        limits=limits or SqlLimits(timeout_s=20),
+        limits=limits or SqlLimits(timeout_s=120),
         workers=workers,
         on_worker_lost=lost.append,
         **options,

@@ -33,7 +33,7 @@ def sql(table: SmallTable, tmp_path_factory: pytest.TempPathFactory) -> Iterator
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -54,7 +54,7 @@ class _Background:
             self.outcome = error
 
     def join(self) -> Any:
-        self._thread.join(60)
+        self._thread.join(180)
         return self.outcome
 
 

@@ -99,7 +99,7 @@ def test_a_stream_is_cut_off_when_its_time_is_over() -> None:
     def slow(threads: WorkThreads, held: Held) -> Stream:
         def content() -> Generator[bytes, None, None]:
             yield from held.content()
-            stopped.wait(30)
+            stopped.wait(120)
             yield b"too late"
 
         chunks = threads.chunks(content(), stop=stopped.set, release=held.release)

@@ -25,7 +25,7 @@ def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService
 
 
 def _done(service: RunningService, location: str) -> dict[str, Any]:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while True:
         receipt: dict[str, Any] = service.client.get(location).json()
         if receipt["status"] == "done":

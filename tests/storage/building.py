@@ -155,7 +155,7 @@ def execute(journal: Path, sql: str, parameters: Sequence[Any] = ()) -> list[Any
         connection.close()
 
 
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 20.0) -> None:
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 120.0) -> None:
     """Wait until *condition* holds; an assertion fails if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():

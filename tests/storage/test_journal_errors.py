@@ -125,7 +125,7 @@ def test_an_append_that_waited_for_one_that_failed_is_not_acknowledged(disk: Fai
         def let_it_queue() -> None:
             disk.before_sync.clear()
             beside.start()
-            waiting.wait(10)
+            waiting.wait(120)
             beside.join(0.3)
             disk.break_down("sync", 1)
 
@@ -133,7 +133,7 @@ def test_an_append_that_waited_for_one_that_failed_is_not_acknowledged(disk: Fai
         with pytest.raises(StoreFailed):
             put(store, 1)
         disk.heal()
-        beside.join(10)
+        beside.join(120)
         assert outcomes == ["StoreFailed"]
         assert positions(store) == [1]
 

@@ -290,7 +290,7 @@ def test_the_leader_flushes_by_age_rows_bytes_and_at_the_end(folder: Path) -> No
         put(store, *[10] * 10)
         eventually(lambda: sum(one.rows for one in done) == 103)
         put(store, 5)
-        assert store.flush(timeout_s=20) == 108
+        assert store.flush(timeout_s=120) == 108
         assert sum(one.rows for one in done) == 108
         put(store, 4)
         store.close(flush=True)
@@ -308,12 +308,12 @@ def test_another_worker_leads_after_the_leaders_death_and_flushes_for_all(folder
             here.start_leading()
             put(here, 3)
             # Flushed by the other process, on request.
-            assert here.flush(timeout_s=20) == 3
+            assert here.flush(timeout_s=120) == 3
             assert leadership(here) is False
             put(here, 2)
             leader.kill()
             leader.wait()
-            assert here.flush(timeout_s=20) == 5
+            assert here.flush(timeout_s=120) == 5
             assert leadership(here) is True
         assert positions(here) == through(5)
     finally:
@@ -350,9 +350,9 @@ def test_a_leader_that_meets_an_error_tries_again_and_tells(folder: Path, monkey
         store.start_leading()
         put(store, 3)
         with pytest.raises(DiskFull):
-            store.flush(timeout_s=20)
+            store.flush(timeout_s=120)
         # The error of an earlier attempt is not told to who asks after it.
-        assert store.flush(timeout_s=20) == 3
+        assert store.flush(timeout_s=120) == 3
         assert [type(error) for error in told] == [DiskFull, RuntimeError]
         eventually(lambda: store._leadership.last_error is None)
         assert positions(store) == through(3)
@@ -370,7 +370,7 @@ def test_a_flush_that_does_not_end_in_time_is_told_and_goes_on(folder: Path) -> 
         store.latch.set("failed")
         execute(store.paths.journal, "UPDATE journal SET next_position = 3")
         with pytest.raises(StoreFailed):
-            store.flush(timeout_s=20)
+            store.flush(timeout_s=120)
 
 
 def test_a_full_journal_refuses_until_it_is_flushed(folder: Path) -> None:

@@ -233,7 +233,7 @@ def test_a_flush_moves_the_rejects_too_and_so_does_the_leader(folder: Path) -> N
     with store_in(folder) as store:
         reject(store, "a")
         store.start_leading()
-        store.flush(timeout_s=20)
+        store.flush(timeout_s=120)
         assert [row["reject_id"] for row in in_table(folder)] == [1]
         assert isinstance(store._workshop().make_flusher().rejects, RejectsFlusher)
 

@@ -37,7 +37,7 @@ class Committing:
         ) -> list[bytes | StoreError]:
             group = take()
             self.groups.append(len(group))
-            assert self.go.wait(20)
+            assert self.go.wait(120)
             if self.errors:
                 raise self.errors.pop(0)
             return append_next(journal, lambda: group, now_us=now_us)
@@ -171,7 +171,7 @@ def test_closing_commits_what_waits_and_refuses_the_rest(store: Store, committin
     with pytest.raises(StoreFailed, match="shutting down"):
         committing.submit("late")
     committing.go.set()
-    closing.join(20)
+    closing.join(120)
     assert set(committing.outcomes) == {"first", "waits"}
     assert positions(store) == [1, 2]
 

@@ -230,5 +230,5 @@ def test_a_writer_waits_for_a_removal_and_not_for_other_writers(store: Store) ->
     thread.start()
     assert not done.wait(0.2)
     os.close(descriptor)
-    assert done.wait(10)
+    assert done.wait(120)
     thread.join()

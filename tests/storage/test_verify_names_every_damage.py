@@ -321,7 +321,7 @@ def test_a_busy_store_has_no_false_problems(tmp_path: Path) -> None:
     try:
         for _ in range(12):
             reports.append(_verify(tmp_path / "data", deep=False))
-            store.flush(timeout_s=10)
+            store.flush(timeout_s=120)
     finally:
         stop.set()
         submitting.join()
