@@ -6,15 +6,18 @@ left, the folder is given back.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING, Final
 
 import uvicorn
 
@@ -35,9 +38,14 @@ from storage.lake import Lake
 from storage.opening import lock_and_recover
 from storage.recovery import RecoveryReport
 
+if TYPE_CHECKING:
+    from service.gate import Gate
+
 # A worker that does not answer its supervisor for so long is killed and replaced. One that starts answers when it has
 # imported what it needs, which takes a second, and many seconds on a machine that is busy.
-_WORKER_ANSWERS_WITHIN_S = 60
+_WORKER_ANSWERS_WITHIN_S: Final = 60
+
+_asked_to_end: Final = threading.Event()
 
 _log = logging.getLogger("actionlake.serve")
 
@@ -61,6 +69,9 @@ def serve(live: LiveSettings) -> None:
         _log.warning("cors_allowed_origins is without effect as long as there are no keys")
     if settings.data.startswith("s3://"):
         raise SettingsError("data: s3:// is not supported by this version; give a folder")
+    if settings.workers == 1:
+        # Before there is anything that a signal must not interrupt.
+        importlib.import_module("service.app")
     with listening(settings.host, settings.port, listeners=settings.workers) as listeners:
         _serve_from(live, listeners)
 
@@ -82,10 +93,10 @@ def _serve_from(live: LiveSettings, listeners: Sequence[socket.socket]) -> None:
         _tell(report)
         _log.info("serving %s over %s, workers=%d", url, settings.data, settings.workers)
         if settings.workers == 1:
-            # Only who serves needs all of it: the supervisor of several workers does not.
-            from service.app import create_app
-
-            server = uvicorn.Server(_config(settings, create_app(live)))
+            app = _app_of(live)
+            if _asked_to_end.is_set():  # While a library was at work that takes every exception for its own.
+                raise SystemExit(0)
+            server = uvicorn.Server(_config(settings, app))
             server.run(sockets=list(listeners))
             if not server.started:
                 raise StoreFailed("the service did not start; the log above says why")
@@ -94,7 +105,15 @@ def _serve_from(live: LiveSettings, listeners: Sequence[socket.socket]) -> None:
 
 
 def _exit_in_order(_: int, __: FrameType | None) -> None:
+    _asked_to_end.set()
     raise SystemExit(0)
+
+
+def _app_of(live: LiveSettings) -> Gate:
+    """Build the service. Only who serves needs all of it: the supervisor of several workers does not import it."""
+    from service.app import create_app
+
+    return create_app(live)
 
 
 def _config(settings: Settings, app: object) -> uvicorn.Config:

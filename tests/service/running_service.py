@@ -20,8 +20,9 @@ from tests.service.forked_service import ENVIRONMENT, ForkedProcess
 
 _SERVING = re.compile(r"serving (http://\S+) over")
 ACTIONLAKE = str(Path(sys.executable).parent / "actionlake")
-# What is in the table was flushed because a test asked for it, however long that test takes.
-_PATIENT = ("--flush-interval-ms-max", "3600000")
+# What is in the table was flushed because a test asked for it, however long that test takes; one process for SQL is
+# enough for most tests.
+_USUAL = ("--flush-interval-ms-max", "3600000", "--sql-workers", "1")
 _START_TIMEOUT_S = 180
 
 
@@ -33,7 +34,7 @@ class RunningService:
         self._log = tempfile.NamedTemporaryFile("w+b", prefix="actionlake-", suffix=".log", delete=False)  # noqa: SIM115
         self.process = ForkedProcess(
             "service.cli",
-            ["serve", "--data", str(data), "--port", "0", "--log-format", "json", *_PATIENT, *flags],
+            ["serve", "--data", str(data), "--port", "0", "--log-format", "json", *_USUAL, *flags],
             output=self._log.fileno(),
             # Queries of tests have their share of a busy machine.
             environment={

@@ -23,7 +23,14 @@ TIMEOUT_S = 2
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
     """Five users on two days, the last one in the journal only."""
-    flags = ("--sql-timeout-ms-max", str(TIMEOUT_S * 1000), "--sql-memory-bytes-max", str(256 * 1024 * 1024))
+    flags = (
+        "--sql-workers",
+        "2",
+        "--sql-timeout-ms-max",
+        str(TIMEOUT_S * 1000),
+        "--sql-memory-bytes-max",
+        str(256 * 1024 * 1024),
+    )
     with running_service(tmp_path_factory.mktemp("sql") / "data", *flags) as service:
         for number in range(5):
             if number == 4:
