@@ -39,9 +39,19 @@ class DirectRows:
 
 
 @dataclass(frozen=True, slots=True)
+class _GroupBounds:
+    """What the statistics of a row group say; None where there are none."""
+
+    rows: int
+    users: tuple[str, str] | None
+    times_us: tuple[int, int] | None
+
+
+@dataclass(frozen=True, slots=True)
 class _Footer:
     metadata: pq.FileMetaData
     columns: dict[str, int]
+    groups: tuple[_GroupBounds, ...]
     size_bytes: int
 
 
@@ -79,10 +89,7 @@ class DirectReader:
         for one in files:
             footer = self._footer(one.path)
             chosen.append((one, footer, _groups(footer, asked)))
-        if (
-            sum(footer.metadata.row_group(group).num_rows for _, footer, groups in chosen for group in groups)
-            > ROWS_MAX
-        ):
+        if sum(footer.groups[group].rows for _, footer, groups in chosen for group in groups) > ROWS_MAX:
             return None
         tables = [schema.empty_table()]
         read_bytes = 0
@@ -103,7 +110,8 @@ class DirectReader:
                 return known
         metadata = pq.read_metadata(path)
         columns = {metadata.schema.column(place).name: place for place in range(metadata.num_columns)}
-        fresh = _Footer(metadata, columns, metadata.serialized_size * _FOOTER_GROWTH)
+        groups = tuple(_bounds(metadata.row_group(group), columns) for group in range(metadata.num_row_groups))
+        fresh = _Footer(metadata, columns, groups, metadata.serialized_size * _FOOTER_GROWTH)
         with self._lock:
             replaced = self._footers.pop(path, None)
             self._bytes += fresh.size_bytes - (0 if replaced is None else replaced.size_bytes)
@@ -113,20 +121,23 @@ class DirectReader:
         return fresh
 
 
+def _bounds(group: pq.RowGroupMetaData, columns: dict[str, int]) -> _GroupBounds:
+    users, times = (group.column(columns[name]).statistics for name in ("user_id", "time"))
+    return _GroupBounds(
+        group.num_rows,
+        None if users is None or not users.has_min_max else (users.min, users.max),
+        None if times is None or not times.has_min_max else (times.min_raw, times.max_raw),
+    )
+
+
 def _groups(footer: _Footer, asked: RetrievalFilter) -> list[int]:
     """The row groups that can hold what is asked for; those without statistics can."""
-    metadata = footer.metadata
-    kept = []
-    for group in range(metadata.num_row_groups):
-        of_group = metadata.row_group(group)
-        users = of_group.column(footer.columns["user_id"]).statistics
-        if users is not None and users.has_min_max and not _can_hold_users(users.min, users.max, asked):
-            continue
-        times = of_group.column(footer.columns["time"]).statistics
-        if times is not None and times.has_min_max and not _can_hold_times(times.min_raw, times.max_raw, asked):
-            continue
-        kept.append(group)
-    return kept
+    return [
+        number
+        for number, one in enumerate(footer.groups)
+        if (one.users is None or _can_hold_users(*one.users, asked))
+        and (one.times_us is None or _can_hold_times(*one.times_us, asked))
+    ]
 
 
 def _can_hold_users(least: str, greatest: str, asked: RetrievalFilter) -> bool:
@@ -154,7 +165,7 @@ def _read_file(
     with open(one.path, "rb", buffering=0) as file:
         reader = pq.ParquetFile(file, metadata=footer.metadata, pre_buffer=False)
         for group in groups:
-            threads = footer.metadata.row_group(group).num_rows >= _THREADS_FROM_ROWS
+            threads = footer.groups[group].rows >= _THREADS_FROM_ROWS
             decided = reader.read_row_group(group, columns=deciding, use_threads=threads)
             read_bytes += _chunk_bytes(footer, group, deciding)
             keep = wanted_among(decided, asked)
