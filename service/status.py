@@ -8,6 +8,7 @@ from typing import Any
 import click
 import msgspec
 
+from storage.erasure_records import pending_erasures
 from storage.lake import Lake
 from storage.locks import FileLock
 from storage.maintenance.last_runs import last_runs
@@ -26,6 +27,9 @@ def describe_status(store: Store) -> dict[str, Any]:
     due = plan_compaction(store.read_view().files, CompactionLimits(), now_ms=now_ms)
     plan = look(Lake(store.paths.table, store.schema), store.journal, now_ms=now_ms, grace_ms=0)
     removable = [*plan.removed, *plan.orphans]
+    with store.journal.reading() as execute:
+        erasures = pending_erasures(execute)
+    asked_us = min((one.requested_at_us for one in erasures), default=None)
     return {
         "table": str(store.paths.table),
         "version": status.version,
@@ -46,6 +50,8 @@ def describe_status(store: Store) -> dict[str, Any]:
         "history_rows": status.shortcuts.copied_rows,
         "history_runs": status.shortcuts.runs,
         "history_bytes": status.shortcuts.runs_bytes,
+        "erasures_pending": len(erasures),
+        "erasures_age_s": 0.0 if asked_us is None else round(max(0.0, time.time() - asked_us / 1_000_000), 1),
         "files_to_compact": sum(len(one.files) for one in due.rewrites),
         "removable_files": len(removable),
         "removable_bytes": sum(one.size_bytes for one in removable),
@@ -74,6 +80,8 @@ _LABELS = {
     "history_rows": "rows copied for histories",
     "history_runs": "runs of these copies",
     "history_bytes": "bytes of these copies",
+    "erasures_pending": "erasures of users under way",
+    "erasures_age_s": "age of the oldest of them, s",
     "files_to_compact": "data files to be compacted",
     "removable_files": "files that wait to be removed",
     "removable_bytes": "bytes of these files",

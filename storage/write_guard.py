@@ -3,6 +3,9 @@
 A data file is on disk before a commit names it. In between it looks like what a crash left, and only this lock tells
 the two apart, however long the commit takes and whatever the clocks say. Everybody who writes data files holds it
 together with the others; whoever removes files that no commit names holds it alone.
+
+A second lock, on the folder of the table's log, is the door to the first: who comes to write goes through it, and who
+wants to be alone keeps it shut. So writers that follow each other without a pause cannot keep a removal waiting.
 """
 
 from __future__ import annotations
@@ -16,47 +19,64 @@ from pathlib import Path
 from typing import Final
 
 _POLL_S: Final = 0.01
+_DOOR: Final = "_delta_log"
 
 
 @contextmanager
 def writing_files(table_folder: Path) -> Iterator[None]:
     """Hold off the removal of files that no commit names, from the first file's creation to the commit.
 
-    Waits for a removal that is under way, which takes milliseconds.
+    Waits for a removal that is under way, which takes milliseconds, or that waits for those who write already.
 
     Raises:
         OSError: the folder cannot be opened.
     """
-    descriptor = os.open(table_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    descriptor = _open(table_folder)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH)
+        door = _open(table_folder / _DOOR)
+        try:
+            fcntl.flock(door, fcntl.LOCK_SH)
+            fcntl.flock(descriptor, fcntl.LOCK_SH)
+        finally:
+            os.close(door)
         yield
     finally:
         os.close(descriptor)
+
+
+def _open(folder: Path) -> int:
+    return os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
 
 @contextmanager
 def nobody_writes(table_folder: Path, *, timeout_s: float) -> Iterator[bool]:
     """Say whether nobody is between a data file and its commit; if so, nobody begins within the block.
 
-    Writers are not made to wait for each other: the lock is tried again and again until *timeout_s* is over.
+    Those who write already are waited for until *timeout_s* is over; meanwhile nobody else begins to.
 
     Raises:
         OSError: the folder cannot be opened.
     """
-    descriptor = os.open(table_folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    deadline = time.monotonic() + timeout_s
+    deadline_s = time.monotonic() + timeout_s
+    door = _open(table_folder / _DOOR)
     try:
-        while True:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                if time.monotonic() > deadline:
-                    yield False
-                    return
-                time.sleep(_POLL_S)
-            else:
-                yield True
-                return
+        descriptor = _open(table_folder)
+        try:
+            yield _alone(door, deadline_s) and _alone(descriptor, deadline_s)
+        finally:
+            os.close(descriptor)
     finally:
-        os.close(descriptor)
+        os.close(door)
+
+
+def _alone(descriptor: int, deadline_s: float) -> bool:
+    """Lock it for this process alone, unless that takes too long."""
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline_s:
+                return False
+            time.sleep(_POLL_S)
+        else:
+            return True

@@ -31,6 +31,8 @@ from storage.shortcuts import ShortcutLimits
 # This share of the disk is never used for copies.
 _DISK_FREE_SHARE_MIN: Final = 0.1
 _ERROR_CHARACTERS_MAX: Final = 2000
+# The disk may have room by then that it had not.
+_LOOK_AGAIN_S: Final = 60.0
 _ERRORS: Final = "errors.txt"
 _SOURCE_FOLDER: Final = Path(__file__).resolve().parents[2]
 
@@ -66,6 +68,14 @@ class _UnderWay:
     process: Building
 
 
+@dataclass(frozen=True, slots=True)
+class _Idle:
+    """Nothing was to be done: of which version, runs and columns that is known, and until when it stays so."""
+
+    state: tuple[int, tuple[int, ...], list[str]]
+    until_s: float
+
+
 class HistoryChore:
     """Plans a step, has a process do it, and publishes what it made. For one thread; `stop` may come from another."""
 
@@ -94,6 +104,8 @@ class HistoryChore:
         self._start_job = start or start_process
         self._under_way: _UnderWay | None = None
         self._cleaned = False
+        self._idle: _Idle | None = None
+        self._rests_at_s = 0.0
 
     @property
     def busy(self) -> bool:
@@ -128,8 +140,12 @@ class HistoryChore:
 
     def _begin(self) -> bool:
         snapshot = self._snapshot()
-        runs = checked_runs(self._paths.history)
         now_s = time.time()
+        state = (snapshot.version, _changes_of(self._paths.history), self._columns().names)
+        if self._idle is not None and self._idle.state == state and now_s < self._idle.until_s:
+            return False
+        self._idle, self._rests_at_s = None, now_s + _LOOK_AGAIN_S
+        runs = checked_runs(self._paths.history)
         step = plan_step(
             snapshot.files,
             runs,
@@ -139,6 +155,7 @@ class HistoryChore:
         )
         match step:
             case None:
+                self._idle = _Idle(state, self._rests_at_s)
                 return False
             case Remove(ids):
                 for id_ in ids:
@@ -151,9 +168,12 @@ class HistoryChore:
 
     def _rested(self, one: DataFile, now_s: float) -> bool:
         try:
-            return now_s - os.stat(one.path).st_mtime >= self._limits.history_rest_s
+            rests_at_s = os.stat(one.path).st_mtime + self._limits.history_rest_s
         except OSError:
             return False
+        if rests_at_s > now_s:
+            self._rests_at_s = min(self._rests_at_s, rests_at_s)
+        return rests_at_s <= now_s
 
     def _room(self, snapshot: Snapshot) -> Room:
         table_bytes = sum(one.size_bytes for one in snapshot.files)
@@ -245,6 +265,11 @@ def _sources_gone(step: Step, history: Path) -> bool:
             return not all((history / use.run.id).exists() for use in uses)
         case _:
             return False
+
+
+def _changes_of(history: Path) -> tuple[int, ...]:
+    """When the runs were last changed, marked as damaged for one: a few looks, where all else takes one a file."""
+    return tuple(folder.stat().st_mtime_ns for folder in run_folders(history))
 
 
 def checked_runs(history: Path) -> list[Run]:

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 
 import pytest
 
+from service.commands.erase import _watch
+from service.settings import Settings
+from storage.locks import FileLock
+from storage.opening import lock_and_recover
+from storage.paths import StorePaths
 from tests.service.command_line import actionlake
 from tests.service.running_service import action, running_service, submission
-from tests.storage.building import put, store_in
+from tests.storage.building import SCHEMA, put, store_in
 from tests.storage.erasing import fill, users
 from tests.storage.what_is_left import traces
 
@@ -52,6 +59,7 @@ def test_what_was_only_recorded_is_done_by_the_next_service(tmp_path: Path) -> N
         put(store, 3, user=USER)
         store.flush_here()
     assert "status=pending" in _erase(folder, "--no-wait")
+    assert json.loads(actionlake("status", "--json", "--data", folder).stdout)["erasures_pending"] == 1
     with store_in(folder) as store:
         assert users(store) == []
     assert traces(folder, USER)
@@ -61,3 +69,22 @@ def test_what_was_only_recorded_is_done_by_the_next_service(tmp_path: Path) -> N
         assert "status=done" in told
         assert all(one["status"] == "done" for one in service.client.get("/api/erasures").json()["erasures"])
         assert traces(folder, USER) == []
+
+
+def test_who_waits_for_a_service_holds_up_no_other(tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    with store_in(folder) as store:
+        made = store.erase(USER)
+    paths = StorePaths.of(folder)
+    service, _ = lock_and_recover(paths, SCHEMA, holder="a service")
+    seen: list[object] = []
+    waiting = threading.Thread(target=lambda: seen.append(_watch(Settings(data=str(folder)), made.id)))
+    waiting.start()
+    # As the next service does, before it recovers the folder.
+    with FileLock(paths.workers_lock) as workers:
+        workers.acquire_within("the next service", timeout_s=20)
+    waiting.join(0.5)
+    assert waiting.is_alive()
+    service.release()
+    waiting.join(20)
+    assert [getattr(one, "finished_at_us", 0) for one in seen] == [None]

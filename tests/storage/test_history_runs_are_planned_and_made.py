@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import itertools
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,8 @@ from storage.history.chore import BuildFailed, HistoryChore, checked_runs
 from storage.history.coverage import cover
 from storage.history.manifest import FORMAT, Part, Run, Source
 from storage.history.planning import Build, Merge, Remove, Room, Step, plan_step
-from storage.lake import Lake
+from storage.lake import Lake, Snapshot
+from storage.paths import StorePaths
 from storage.shortcut_upkeep import forget_files
 from storage.shortcuts import ShortcutLimits
 from storage.store import Store
@@ -202,3 +204,33 @@ def test_a_copy_of_files_that_went_meanwhile_is_thrown_away(tmp_path: Path) -> N
         eventually(lambda: worked(upkeep), timeout_s=120)
         (run,) = checked_runs(store.paths.history)
         assert len(run.sources) == 2
+
+
+def test_nothing_is_looked_at_while_nothing_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    looks: list[float] = []
+
+    def no_runs(_: Path) -> list[Run]:
+        looks.append(0)
+        return []
+
+    monkeypatch.setattr("storage.history.chore.checked_runs", no_runs)
+    paths = StorePaths.of(tmp_path)
+    (paths.history / "run").mkdir(parents=True)
+    versions = [1]
+    chore = HistoryChore(paths, ShortcutLimits(), lambda: Snapshot(versions[-1], 0, ()), lambda: SCHEMA.table_schema)
+    for _ in range(3):
+        assert not chore.run()
+    assert len(looks) == 1
+    versions.append(2)
+    for _ in range(3):
+        chore.run()
+    assert len(looks) == 2
+    # As a reader does that finds it damaged.
+    os.utime(paths.history / "run", (1.0, 1.0))
+    chore.run()
+    assert len(looks) == 3
+    monkeypatch.setattr("storage.history.chore._LOOK_AGAIN_S", -1.0)
+    chore._idle = None
+    chore.run()
+    chore.run()
+    assert len(looks) == 5

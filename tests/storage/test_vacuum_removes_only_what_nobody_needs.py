@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import threading
 from pathlib import Path
@@ -18,8 +19,8 @@ from storage.lake import Lake
 from storage.maintenance.table_log import system_now_ms
 from storage.maintenance.vacuum import FoundFile, VacuumResult, look, plan_vacuum, vacuum
 from storage.store import Store
-from storage.write_guard import writing_files
-from tests.storage.building import Crash, data_files, flusher, opened, positions, put, store_in, through
+from storage.write_guard import nobody_writes, writing_files
+from tests.storage.building import Crash, data_files, eventually, flusher, opened, positions, put, store_in, through
 from tests.storage.compacting import compact_all, put_files
 
 GRACE_MS = 900_000
@@ -212,6 +213,47 @@ def test_looking_changes_nothing(store: Store) -> None:
     assert data_files(store.paths.data) == before
 
 
+def test_a_removal_waits_for_those_who_write_and_lets_nobody_else_begin(store: Store) -> None:
+    table = store.paths.table
+    alone, writing, go_on = threading.Event(), threading.Event(), threading.Event()
+
+    def remove() -> None:
+        with nobody_writes(table, timeout_s=60) as granted:
+            if granted and not writing.is_set():
+                alone.set()
+            go_on.wait(20)
+
+    def write() -> None:
+        with writing_files(table):
+            writing.set()
+
+    with writing_files(table):
+        remover = threading.Thread(target=remove)
+        remover.start()
+        eventually(lambda: _is_shut(table / "_delta_log"))
+        writer = threading.Thread(target=write)
+        writer.start()
+        assert not writing.wait(0.2), "who comes later keeps a removal waiting"
+        assert not alone.is_set()
+    assert alone.wait(20)
+    assert not writing.is_set()
+    go_on.set()
+    assert writing.wait(20)
+    for thread in (remover, writer):
+        thread.join()
+
+
+def _is_shut(folder: Path) -> bool:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(descriptor)
+    return False
+
+
 def test_a_writer_waits_for_a_removal_and_not_for_other_writers(store: Store) -> None:
     table = store.paths.table
     with writing_files(table), writing_files(table):
@@ -223,8 +265,6 @@ def test_a_writer_waits_for_a_removal_and_not_for_other_writers(store: Store) ->
             done.set()
 
     descriptor = os.open(table, os.O_RDONLY)
-    import fcntl
-
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     thread = threading.Thread(target=write)
     thread.start()
