@@ -17,11 +17,13 @@ class Problem:
         file: the file or folder that it is about.
         what: what is wrong with it.
         advice: what to do.
+        is_put_aside: whether the store goes on by itself: what is damaged is put aside, and all else is whole.
     """
 
     file: Path
     what: str
     advice: str
+    is_put_aside: bool = False
 
     def __str__(self) -> str:
         return f"{self.file}: {self.what}; {self.advice}"

@@ -33,7 +33,11 @@ from storage.verification import VerifyReport, verify
 
 @dataclass(frozen=True, slots=True)
 class RestoreResult:
-    """What a restore did: from which backup, what `verify` says, and a later backup that was interrupted."""
+    """What a restore did: from which backup, what `verify` says, and a later backup that was interrupted.
+
+    The report's problems are rows of the journal that do not decode: the first flush puts them aside, as that of the
+    original would have.
+    """
 
     backup: Path
     manifest: Manifest
@@ -71,8 +75,9 @@ def restore(source: Path, paths: StorePaths, schema: ActionSchema, *, with_keys:
         _copy(backup, paths, with_keys=with_keys)
         _give_new_id(paths, schema, manifest)
         report = verify(paths, schema, deep=False)
-        if report.problems:
-            raise CorruptData(f"the backup {backup} is damaged: {report.problems[0]}")
+        fatal = [one for one in report.problems if not one.is_put_aside]
+        if fatal:
+            raise CorruptData(f"the backup {backup} is damaged: {fatal[0]}")
         paths.unfinished_restore.unlink()
         fsync_path(paths.state)
     return RestoreResult(backup, manifest, report, interrupted)

@@ -117,7 +117,7 @@ def _decoded(
     except CorruptData as error:
         if len(rows) == 1:
             advice = "the next flush puts them aside as dead letters; restore them from a backup"
-            problems.append(_problem(paths, str(error), advice))
+            problems.append(Problem(paths.journal, str(error), advice, is_put_aside=True))
             return 0
         half = len(rows) // 2
         return sum(_decoded(paths, schema, state, part, problems) for part in (rows[:half], rows[half:]))

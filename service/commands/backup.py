@@ -72,4 +72,6 @@ def restore(source: Path, with_keys: bool, config: Path | None, **flags: Any) ->
         result = restore_store(source.absolute(), store_paths(settings), settings.action_schema(), with_keys=with_keys)
         if result.interrupted is not None:
             click.echo(f"a later backup, {result.interrupted}, was interrupted and not used", err=True)
+        for problem in result.report.problems:
+            click.echo(f"the backup has a row that cannot be read, all others are restored: {problem}", err=True)
         click.echo(f"restored files={result.report.files} rows={result.report.rows} from={result.backup}")
