@@ -37,6 +37,8 @@ IDEMPOTENCY_KEY_CHARACTERS_MAX: Final = 255
 
 # How much the event loop parses at a time, in one body or in several, before it looks at what else there is.
 _PARSE_AT_ONCE_BYTES: Final = 256 * 1024
+# Larger bodies gain nothing by company: what is spent on each is spread over many actions already.
+_WITH_OTHERS_BYTES_MAX: Final = 16 * 1024
 
 _log = logging.getLogger("actionlake.submit")
 
@@ -187,7 +189,7 @@ class SubmitEndpoint:
         body = await _read_body(receive, passage, bytes_max=parser.body_bytes_max)
         encoding = headers.get(b"content-encoding", b"identity").strip().lower().decode("latin-1")
         alike = media_type == JSON and encoding in ("identity", "") and key_text is None and client.user_prefix is None
-        if alike and len(body) <= _PARSE_AT_ONCE_BYTES:
+        if alike and len(body) <= _WITH_OTHERS_BYTES_MAX:
             return await self._keep_with_others(body, passage)
         if len(body) > _PARSE_AT_ONCE_BYTES or encoding not in ("identity", ""):
             parsed, key = await asyncio.to_thread(self._parse, parser, body, encoding, media_type, key_text, client)

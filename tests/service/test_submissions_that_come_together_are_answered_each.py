@@ -16,7 +16,7 @@ from storage.errors import DiskFull
 from storage.submission import ParsedBody
 from tests.service.running_service import RunningService, action, submission
 
-ACTIONS = 300
+ACTIONS = 100
 CLIENTS = 24
 
 
