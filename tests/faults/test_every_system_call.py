@@ -3,7 +3,9 @@
 The run opens a store, submits, flushes, commits, trims, checkpoints, compacts, vacuums and erases a user
 (`tests.faults.scripted_run`). The
 kernel's tracing interface kills it before its N-th call of a kind, or lets that call fail; the kinds are those that
-change what is on disk. The long form goes through every N until the run survives.
+change what is on disk. The long form goes through every N until the run survives. Calls are counted for each thread by
+itself: all `fsync`, `fdatasync`, `pwrite64` and `ftruncate` are the main thread's, so that each is met; of the others,
+which several threads make, the N-th is that of the thread that comes to it first.
 """
 
 from __future__ import annotations
