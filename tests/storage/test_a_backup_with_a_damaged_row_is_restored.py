@@ -32,7 +32,8 @@ def test_all_other_rows_are_there_and_the_damaged_one_is_put_aside(tmp_path: Pat
     assert "7" in result.report.problems[0].what
     with store_in(tmp_path / "copy") as store:
         store.flush_here()
-        assert positions(store) == [1, 2, 3, 4, 5, 6, 9]
+        # Some under the old id of the journal, the others under the new one.
+        assert sorted(positions(store)) == [1, 2, 3, 4, 5, 6, 9]
         assert store.status().rejects == 1
 
 
