@@ -145,13 +145,19 @@ def _in_order(rows: pa.RecordBatch, asked: RetrievalFilter, order: Order) -> npt
     are then compared by journal and position.
     """
     times: npt.NDArray[np.int64] = rows["time"].cast(pa.int64()).to_numpy()
-    places = np.arange(len(times))
-    for bound, within in ((asked.from_us, np.greater_equal), (asked.to_us, np.less_equal)):
-        if bound is not None:
-            places = places[within(times[places], bound)]
-    if len(places):
-        places = places[_ascending(times[places], lambda at: _by_all_keys(rows, places[at]))]
-    return places if order == "asc" else places[::-1]
+    places: npt.NDArray[np.int64] | None = None
+    for bound, is_beyond in ((asked.from_us, np.less), (asked.to_us, np.greater)):
+        if bound is not None and len(times) and is_beyond(times, bound).any():
+            within = np.flatnonzero(~is_beyond(times, bound))
+            times, places = times[within], within if places is None else places[within]
+    if not len(times):
+        return np.arange(0)
+    if places is None:
+        ordered = _ascending(times, lambda at: _by_all_keys(rows, at))
+    else:
+        known = places
+        ordered = known[_ascending(times, lambda at: _by_all_keys(rows, known[at]))]
+    return ordered if order == "asc" else ordered[::-1]
 
 
 def _ascending(
