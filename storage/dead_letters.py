@@ -253,6 +253,6 @@ def forget_marks(execute: Execute, marks: Iterable[Mark]) -> None:
         )
 
 
-def has_replayed_marks(execute: Execute) -> bool:
-    """Tell whether the table does not know of a replay yet."""
-    return execute("SELECT 1 FROM reject_marks WHERE state = 'replayed' LIMIT 1").fetchone() is not None
+def has_final_marks(execute: Execute) -> bool:
+    """Tell whether the table does not know yet of a replay, or of a drop, which may have taken a replay's place."""
+    return execute("SELECT 1 FROM reject_marks WHERE state != 'open' LIMIT 1").fetchone() is not None

@@ -25,7 +25,7 @@ from storage.dead_letters import (
     RejectsState,
     delete_letters,
     forget_marks,
-    has_replayed_marks,
+    has_final_marks,
     oldest_waiting_us,
     read_letters,
     read_marks,
@@ -109,13 +109,15 @@ class RejectsFlusher:
         return True
 
     def settle_replays(self) -> None:
-        """Have every replay so far in the table as replayed, durably; costs nothing where there was none.
+        """Have every replay so far in the table, durably: as replayed, or gone where it was dropped since.
+
+        Costs nothing where there was neither.
 
         Raises:
             as `flush`.
         """
         with self._journal.reading() as execute:
-            pending = has_replayed_marks(execute)
+            pending = has_final_marks(execute)
         if pending:
             self.flush()
 

@@ -28,7 +28,7 @@ from storage.replay import Decisions, ReplayResult
 from storage.schema import ActionSchema
 from storage.store import Store
 from storage.submission import Rejection, SubmissionLimits, SubmissionParser
-from tests.storage.building import PARSER, Crash, data_files, execute, full_table, opened, put, store_in
+from tests.storage.building import PARSER, Crash, data_files, execute, flusher, full_table, opened, put, store_in
 from tests.storage.rejecting import in_table, mover, reject, reject_line
 
 WIDER = ActionSchema({"click": (), "view": (), "navigate": (), "purchase": ()})
@@ -284,6 +284,21 @@ def roll_back_and_replay_again(folder: Path, copy: Path, *, in_table_first: bool
     found = types_stored(store)
     store.close(flush=False)
     return found
+
+
+def test_a_reject_that_was_dropped_after_its_replay_does_not_come_back(folder: Path) -> None:
+    """The drop takes the place of what said that it was replayed, and it is what must be in the table in time."""
+    with store_in(folder, schema=WIDER) as store:
+        reject(store, "purchase")
+        mover(store).flush()
+        assert replay(store).replayed == 1
+        assert store.decisions().drop(RejectsFilter(), limit=9).dropped == 1
+        flusher(store).flush(store.journal.state().head)
+        for suffix in ("", "-wal", "-shm"):
+            store.paths.journal.with_name(store.paths.journal.name + suffix).unlink(missing_ok=True)
+    with store_in(folder, schema=WIDER) as store:
+        assert replay(store).replayed == 0
+        assert types_stored(store) == ['u1 {"n": 0}']
 
 
 @pytest.mark.parametrize("in_table_first", [False, True])
