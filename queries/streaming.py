@@ -193,6 +193,8 @@ class _SliceReader:
         try:
             for number, one in enumerate(slices):
                 read = None if ahead is None else ahead.result()
+                if read is not None:
+                    pa.default_memory_pool().release_unused()
                 ahead = self._read_ahead(slices[number + 1]) if number + 1 < len(slices) else None
                 rows = 0
                 for batch in self._query(one, left) if read is None else self._of_read(read, left):
@@ -206,6 +208,10 @@ class _SliceReader:
         finally:
             if ahead is not None:
                 ahead.cancel()
+            read = None
+            if self._typed:
+                # What slices took would stay with Arrow's allocator, beside what DuckDB takes for other streams.
+                pa.default_memory_pool().release_unused()
 
     def _read_ahead(self, one: Slice) -> Future[SliceRows | None] | None:
         """Begin to read a slice in another thread; None where it needs a query."""
