@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from functools import cache
 from typing import Final
 
 import pyarrow as pa
@@ -28,11 +27,10 @@ from queries.sources import Order, PageBounds, Sources, find_sources
 from storage.data_files import DataFile
 from storage.read_view import ReadView
 
-SLICE_ROWS: Final = 120_000
+SLICE_ROWS: Final = 90_000
 BATCH_ROWS: Final = 16_384
 # Of fewer rows DuckDB finds the first without reading all columns of the others.
 _READ_ROWS_MIN: Final = 20_000
-_READ_THREADS: Final = 2
 _DAY_US: Final = 86_400_000_000
 _SECOND_US: Final = 1_000_000
 _EPOCH_ORDINAL: Final = 719_163
@@ -189,13 +187,22 @@ class _SliceReader:
     def batches(self, slices: Sequence[Slice]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of all slices, at least one batch, which may be empty."""
         left = self._request.limit
-        ahead = self._read_ahead(slices[0])
+        # A thread of this stream: what it took of Arrow's allocator, which keeps memory for each thread, ends with it.
+        with ThreadPoolExecutor(1, thread_name_prefix="slices") as thread:
+            yield from self._batches(slices, left, thread)
+        if self._typed:
+            pa.default_memory_pool().release_unused()
+
+    def _batches(
+        self, slices: Sequence[Slice], left: int | None, thread: ThreadPoolExecutor
+    ) -> Iterator[pa.RecordBatch]:
+        ahead = self._read_ahead(slices[0], thread)
         try:
             for number, one in enumerate(slices):
                 read = None if ahead is None else ahead.result()
                 if read is not None:
                     pa.default_memory_pool().release_unused()
-                ahead = self._read_ahead(slices[number + 1]) if number + 1 < len(slices) else None
+                ahead = self._read_ahead(slices[number + 1], thread) if number + 1 < len(slices) else None
                 rows = 0
                 for batch in self._query(one, left) if read is None else self._of_read(read, left):
                     rows += batch.num_rows
@@ -208,19 +215,15 @@ class _SliceReader:
         finally:
             if ahead is not None:
                 ahead.cancel()
-            read = None
-            if self._typed:
-                # What slices took would stay with Arrow's allocator, beside what DuckDB takes for other streams.
-                pa.default_memory_pool().release_unused()
 
-    def _read_ahead(self, one: Slice) -> Future[SliceRows | None] | None:
+    def _read_ahead(self, one: Slice, thread: ThreadPoolExecutor) -> Future[SliceRows | None] | None:
         """Begin to read a slice in another thread; None where it needs a query."""
         limit = self._request.limit
         if not self._typed or (limit is not None and limit < _READ_ROWS_MIN):
             return None
         if not can_be_read(one.files, self._request.filter, self._columns, rows_max=2 * SLICE_ROWS):
             return None
-        return _threads().submit(
+        return thread.submit(
             read_slice,
             one.files,
             self._memory,
@@ -260,12 +263,6 @@ class _SliceReader:
 
     def _asked(self, one: Slice) -> RetrievalFilter:
         return replace(self._request.filter, from_us=one.from_us, to_us=one.to_us)
-
-
-@cache
-def _threads() -> ThreadPoolExecutor:
-    """The threads of a process that read slices ahead, for all streams."""
-    return ThreadPoolExecutor(_READ_THREADS, thread_name_prefix="slices")
 
 
 def _prepended(first: pa.RecordBatch, rest: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:

@@ -53,7 +53,7 @@ from service.submissions import SubmitEndpoint
 from storage.access_keys import KeyFile, Scope
 from storage.clock import system_now_us
 from storage.errors import StoreError
-from storage.free_memory import GivingBack
+from storage.free_memory import GivingBack, forget_soon
 from storage.group_commit import SWITCH_INTERVAL_S
 from storage.opening import join_store
 from storage.store import Store
@@ -188,6 +188,7 @@ class _Service:
             now_us=system_now_us,
         )
 
+        forget_soon()
         self._giving_back = GivingBack()
 
     def _note_refusal(self, reason: str) -> None:

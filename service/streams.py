@@ -14,9 +14,13 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from queries.formats import ByteStream, Piece
+from storage.free_memory import give_back
 
 T = TypeVar("T")
 Content = ByteStream | Generator[Piece, None, None]
+
+# Of an answer: more than this took memory in slices, whose allocators keep it.
+_LARGE_BYTES: Final = 16 * 1024 * 1024
 
 _log = logging.getLogger("actionlake.stream")
 
@@ -69,6 +73,7 @@ class Chunks:
         self._stop = stop
         self._release = release
         self._making: asyncio.Future[Piece | None] | None = None
+        self._bytes = 0
         self._closed = False
 
     def __aiter__(self) -> Chunks:
@@ -80,6 +85,7 @@ class Chunks:
         chunk = await asyncio.shield(self._making or self._make())
         if chunk is None:
             raise StopAsyncIteration
+        self._bytes += len(chunk)
         # While this one is sent.
         self._make()
         return chunk
@@ -111,6 +117,9 @@ class Chunks:
                 self._content.close()
             finally:
                 self._release()
+            if self._bytes > _LARGE_BYTES:
+                # Each format has an allocator of its own; what one keeps would stay beside what the next one takes.
+                give_back()
 
         await asyncio.to_thread(finish)
 
