@@ -190,10 +190,13 @@ def test_a_wrong_file_is_said_everywhere_and_changes_nothing(served: RunningServ
         "value": 50, "source": "file", "live": True, "changedAt": None,
     }  # fmt: skip
     assert submit_one("CLICK")(served.client) == 1
+    # Each of the four processes says so once; the keeper and the supervisor answer nobody, so that it is waited for.
+    said = "everything stays as it is: flush_rows_max"
+    everywhere(served, lambda _: served.log().count(said), 4)
     # A column of another type cannot be followed either: nothing in the table is ever retyped.
     save(served, BEGINNING + PURCHASES.replace("bigint", "varchar"))
     everywhere(served, lambda client: "retyped" in client.get("/health/ready").json()["configuration"], True)
-    assert served.log().count("everything stays as it is: flush_rows_max") == 4
+    assert served.log().count(said) == 4
     save(served, BEGINNING + PURCHASES + "[athena_work_groups.a]\n")
     everywhere(served, readiness, (200, "valid"))
     assert served.metric("actionlake_configuration_valid") == 1
