@@ -19,7 +19,7 @@ _BUILD_FILES_MIN: Final = 32
 # Runs are merged once there is nothing left to copy, or when there are more than this.
 _RUNS_MAX: Final = 16
 # A run stays by itself while it is more than this many times as large as all smaller ones together. Each run costs a
-# retrieval a file, and of a row group about a millisecond; 8 instead of 3 writes each row some 40% more often.
+# retrieval a file, and of a row group about a millisecond; 8 instead of 3 writes each row half as often again.
 _GROWTH: Final = 8
 # A run that is for more than this share of no use is made anew without it.
 _DEAD_SHARE_MAX: Final = 0.3
