@@ -81,6 +81,8 @@ class Engine:
         )
         connection.execute("SET GLOBAL TimeZone = 'UTC'")
         connection.execute("SET GLOBAL parquet_metadata_cache = true")
+        # Bytes that are not read ahead are not counted as read.
+        connection.execute("SET GLOBAL prefetch_all_parquet_files = true")
         return connection
 
     def connect(self) -> QueryConnection:

@@ -65,6 +65,8 @@ class LocalSql:
         self._store = store
         self.connection = duckdb.connect(config={"enable_external_file_cache": False})
         self.connection.execute("SET parquet_metadata_cache = true")
+        # Bytes that are not read ahead are not counted as read.
+        self.connection.execute("SET prefetch_all_parquet_files = true")
         self.connection.execute("SET TimeZone = 'UTC'")
         self.connection.execute("PRAGMA enable_profiling = 'no_output'")
         self._version = -1

@@ -274,7 +274,8 @@ class _PageReader:
         result = self._connection.fetch(sql, query.parameters)
         if files:
             self.read_files += len(files)
-            self.read_bytes += self._connection.bytes_read()
+            # The end of a tiny file, which is all of it, is read before its columns are.
+            self.read_bytes += min(self._connection.bytes_read(), sum(one.size_bytes for one in files))
         return result
 
     def _go_on(self, query: RetrievalQuery, cursor: Cursor) -> None:

@@ -53,6 +53,8 @@ def open_locked_connection(
         "errors_as_json": True,
         # The bytes read are DuckDB's own count; from its cache they would count as 0.
         "enable_external_file_cache": False,
+        # Only what DuckDB reads ahead is counted: without this, of files that are not tiny, no column at all.
+        "prefetch_all_parquet_files": True,
         # Footers of files that were opened before; what is kept of a file is used only while it is the same.
         "parquet_metadata_cache": True,
         "enable_profiling": "no_output",

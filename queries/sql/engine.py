@@ -34,6 +34,7 @@ from storage.file_names import all_have_columns
 
 # Small enough that rows of the largest properties stay far below the memory limit together.
 _BATCH_ROWS: Final = 2_048
+_FOOTERS: Final = "SELECT count(*) FROM parquet_file_metadata([{}])"
 _PARSE: Final = (
     "SELECT list_transform([{}], lambda text: json_serialize_sql(text::VARCHAR, skip_null := true, skip_empty := true))"
 )
@@ -200,7 +201,6 @@ class Engine:
                 kind = StatementKind.EXPLAIN
             sql = self._catalog.show_tables if statement.kind is StatementKind.SHOW_TABLES else statement.select
             parameters = decode_parameters(request.parameters)
-            read_before = self._bytes_read()
             with self._transaction():
                 pruned, plan = self._prune(sql, parameters, place)
                 explained = None
@@ -210,6 +210,8 @@ class Engine:
                 place.prefix = _PREFIXES[kind]
                 if kind is StatementKind.ROWS and statement.by_days is not None:
                     sql = self._by_days(statement.by_days, sql, pruned)
+                read_before = self._bytes_read()
+                self._learn_footers(pruned)
                 self._connection.execute(place.prefix + sql, parameters)
                 if kind is StatementKind.EXPLAIN_ANALYZE:
                     profile = json.loads(self._connection.fetchall()[0][1])
@@ -242,6 +244,18 @@ class Engine:
         pruned = self._pruner.prune(plan, self._files)
         self._catalog.use_files(pruned.by_time)
         return pruned, plan
+
+    def _learn_footers(self, pruned: PrunedFiles) -> None:
+        """Have DuckDB remember the footers of files that it opens for the first time.
+
+        Its count of bytes is then of columns alone. Otherwise it has the end of each such file in it, which is longer
+        than the footer, and all of a tiny file.
+        """
+        paths = self._footers.unknown(one.path for one in pruned.by_time)
+        if paths:
+            listed = ", ".join(map(sql_text, paths))
+            self._connection.execute(_FOOTERS.format(listed)).fetchall()
+            self._footers.learn(paths)
 
     def _by_days(self, groups: DayGroups, sql: str, pruned: PrunedFiles) -> str:
         """The same query over some days at a time, where there is much to read."""
@@ -300,7 +314,7 @@ class Engine:
         scans = list(_scans(profile))
         files = min(sum(_files_read(scan, self._catalog.template_path) for scan in scans), len(pruned.by_time))
         read = max(0, int(profile["total_bytes_read"]) - self._template_bytes * len(scans))
-        return files, read + self._footers.remembered_bytes([one.path for one in pruned.by_time[:files]])
+        return files, read + self._footers.bytes_of(one.path for one in pruned.by_time[:files])
 
     def _profile(self) -> dict[str, Any]:
         profile: dict[str, Any] = json.loads(self._connection.get_profiling_information(format="json"))

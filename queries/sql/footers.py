@@ -1,15 +1,15 @@
 """The footers of data files that DuckDB remembers, so that the bytes of a query do not depend on who asked before.
 
 DuckDB reads a file's footer once and keeps it. A query that finds it there has read that much less; but what a query
-scans is a figure that people are charged for and compare, and it must be the same each time. So the footers of files
-that were opened before are counted as if they had been read again.
+scans is a figure that people are charged for and compare, and it must be the same each time. So footers are read before
+a query, apart from it, and counted for each as if they had been read for it.
 """
 
 from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Final
 
 # The length of the footer and the magic number: read once to learn the length, and once more with the footer.
@@ -25,18 +25,19 @@ class Footers:
     def __init__(self) -> None:
         self._bytes: dict[str, int] = {}
 
-    def remembered_bytes(self, paths: Sequence[str]) -> int:
-        """Count the bytes of the footers that DuckDB had of *paths*, which it has just opened, from before."""
-        remembered = 0
-        for path in paths:
-            known = self._bytes.get(path)
-            if known is not None:
-                remembered += known
-                continue
-            if len(self._bytes) >= _FILES_KNOWN_MAX:
-                self._bytes.clear()
-            self._bytes[path] = _footer_bytes(path)
-        return remembered
+    def unknown(self, paths: Iterable[str]) -> list[str]:
+        """Those of *paths* that DuckDB has not read yet."""
+        return [path for path in paths if path not in self._bytes]
+
+    def learn(self, paths: Iterable[str]) -> None:
+        """Note that DuckDB has read the footers of *paths*."""
+        if len(self._bytes) >= _FILES_KNOWN_MAX:
+            self._bytes.clear()
+        self._bytes.update((path, _footer_bytes(path)) for path in paths)
+
+    def bytes_of(self, paths: Iterable[str]) -> int:
+        """Count the bytes of the footers of *paths*."""
+        return sum(self._bytes.get(path, 0) for path in paths)
 
     def mostly_gone(self, live: Iterable[str]) -> bool:
         """Whether most files whose footers DuckDB keeps are not among the *live* ones, and there are many.

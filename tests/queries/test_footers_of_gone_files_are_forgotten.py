@@ -89,8 +89,8 @@ def test_few_files_and_live_ones_wear_nothing_out(tmp_path: Path) -> None:
     table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
     paths = [one.path for one in linked(table.files[0], _GONE_FILES_MAX)]
     footers = Footers()
-    footers.remembered_bytes(paths[1:])
+    footers.learn(paths[1:])
     assert not footers.mostly_gone([])
-    footers.remembered_bytes(paths)
+    footers.learn(paths)
     assert not footers.mostly_gone(paths[:1])
     assert footers.mostly_gone([])
