@@ -211,7 +211,8 @@ class Engine:
                 if kind is StatementKind.ROWS and statement.by_days is not None:
                     sql = self._by_days(statement.by_days, sql, pruned)
                 read_before = self._bytes_read()
-                self._learn_footers(pruned)
+                if kind in (StatementKind.ROWS, StatementKind.EXPLAIN_ANALYZE):
+                    self._learn_footers(pruned)
                 self._connection.execute(place.prefix + sql, parameters)
                 if kind is StatementKind.EXPLAIN_ANALYZE:
                     profile = json.loads(self._connection.fetchall()[0][1])
