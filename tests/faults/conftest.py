@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
+from tests.faults.held_calls import can_hold
 from tests.faults.traced_faults import can_trace
 
 # A property of the test's report: the one thing that also arrives from a test process of several.
@@ -25,11 +26,15 @@ def figures(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
     """Print the figures."""
+    missing = []
     if not can_trace():
+        missing.append("strace is not installed, or may not trace: no power cuts, no failing syncs of one file")
+    if not can_hold():
+        missing.append("the kernel does not let a test hold system calls: no faults at every one of them")
+    if missing:
         terminalreporter.section("NOT PROVEN HERE")
-        terminalreporter.write_line(
-            "strace is not installed, or may not trace: no faults at system calls, no power cuts"
-        )
+        for line in missing:
+            terminalreporter.write_line(line)
     ended = [one for name in ("passed", "failed") for one in terminalreporter.getreports(name)]
     lines = [line for one in ended if one.when == "call" for name, line in one.user_properties if name == _PROPERTY]
     if lines:

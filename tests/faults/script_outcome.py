@@ -2,20 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Final
 
 import pyarrow as pa
 
+from storage.clock import system_now_us
 from storage.errors import StoreError
+from storage.journal_records import Append
 from storage.opening import open_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
+from storage.store import Store
 from storage.store_options import StoreOptions
+from storage.submission import SubmissionLimits, SubmissionParser
 from storage.verification import verify
-from tests.faults.history import Action, History
+from tests.faults.history import Action, History, submission_body
 from tests.faults.store_process import NOTHING_KEPT
 from tests.faults.stored_rows import StoredRows
+
+# Nobody of a script.
+_NEW_USER: Final = "a newcomer"
 
 
 def history_of(reports: Iterable[str]) -> History:
@@ -40,15 +48,36 @@ def history_of(reports: Iterable[str]) -> History:
 
 def problem_after(folder: Path, history: History) -> str | None:
     """Recover the store in *folder*, and tell what is wrong with it: by what clients know, and by `verify`."""
+    return _problem(folder, history, lambda store: None)
+
+
+def problem_with_more(folder: Path, history: History) -> str | None:
+    """Recover the store in *folder*, submit and flush, and tell whether that fails, or what is wrong then."""
+    actions = [Action(_NEW_USER, sequence) for sequence in (1, 101)]
+
+    def use(store: Store) -> None:
+        parsed = SubmissionParser(store.schema, SubmissionLimits()).parse_json(
+            submission_body(actions), now_us=system_now_us()
+        )
+        history.send(actions)
+        store.append([Append(parsed.submissions, parsed.rejections, b"kept")])
+        history.acknowledge(actions)
+        store.flush_here()
+
+    return _problem(folder, history, use)
+
+
+def _problem(folder: Path, history: History, use: Callable[[Store], None]) -> str | None:
     paths = StorePaths.of(folder)
     try:
         store, _ = open_store(paths, ActionSchema(), StoreOptions(), holder="the test")
     except StoreError as error:
         return f"the store does not open: {error}"
     try:
+        use(store)
         violations = history.judge(StoredRows().of(store.read_view()))
     except (StoreError, OSError, pa.ArrowException) as error:
-        return f"the store cannot be read: {error}"
+        return f"the store cannot be used: {type(error).__name__}: {error}"
     finally:
         store.close(flush=False)
     if violations:

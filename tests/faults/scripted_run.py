@@ -42,7 +42,7 @@ from tests.storage.erasing import finish
 
 _ROUNDS: Final = 3
 _COMPACTION_MEMORY_BYTES: Final = 256 << 20
-_LIMITS: Final = FlushLimits(rows_max=12, partitions_max=2)
+_LIMITS: Final = FlushLimits(rows_max=16, partitions_max=2)
 UPKEEP: Final = "upkeep"
 Report = Callable[[str], None]
 
@@ -53,7 +53,7 @@ def perform(folder: Path, name: str, report: Report) -> None:
     try:
         for number in range(_ROUNDS):
             for step in range(3):
-                _submit(store, f"{name}-{number}", 40 * step, 4 + step, report)
+                _submit(store, f"{name}-{number}", 40 * step, 6 + step, report)
             _try(store.flush_here, report)
             _submit(store, f"{name}-{number}", 200, 3, report)
             if number == 1:
