@@ -2,8 +2,7 @@
 
 Rows are sorted by `user_id, time`, so that the minima and maxima of row groups find a user, and written as zstd
 Parquet with row groups of about 20,000 rows. A file is fsynced, and the folders that its name is in, before its
-path is handed to anybody. Encodings are chosen by column: delta packing for times and positions, shared prefixes for
-ids, dictionaries for the rest are a third smaller and twice as fast to write as the defaults.
+path is handed to anybody. How columns are encoded and compressed is `storage.packing`'s.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,20 +24,12 @@ import pyarrow.parquet as pq
 
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.file_names import new_file_name
+from storage.packing import Packing, packing_options
 from storage.schema import PARTITION_COLUMNS
 
 ROW_GROUP_ROWS: Final = 20_480
 # What Arrow and Python raise for rows that no file can hold; a disk that fails raises OSError.
 UNWRITABLE: Final = (pa.ArrowException, ValueError, OverflowError)
-_ENCODINGS: Final = {
-    "time": "DELTA_BINARY_PACKED",
-    "received_at": "DELTA_BINARY_PACKED",
-    "position": "DELTA_BINARY_PACKED",
-    # Sorted, each begins like the one before it.
-    "user_id": "DELTA_BYTE_ARRAY",
-    "session_id": "DELTA_BYTE_ARRAY",
-}
-_PLAIN: Final = ("properties",)
 _NUMBERS: Final = 1 << 63
 _SORT_KEYS: Final = [
     ("date", "ascending"),
@@ -199,14 +190,6 @@ def _write_one(rows: pa.Table, date: datetime.date, type_: str, table_folder: Pa
         raise
 
 
-def encoding_options(schema: pa.Schema) -> dict[str, Any]:
-    """How pyarrow is told to encode each column: packed differences, prefixes, a dictionary, or as it is."""
-    return {
-        "column_encoding": {name: encoding for name, encoding in _ENCODINGS.items() if name in schema.names},
-        "use_dictionary": [name for name in schema.names if name not in _ENCODINGS and name not in _PLAIN],
-    }
-
-
 class DataFileWriter:
     """Writes one data file piece by piece, holding at most one row group.
 
@@ -214,7 +197,14 @@ class DataFileWriter:
     `abort`, or any error of `write` and `close` followed by it, there is no file.
     """
 
-    def __init__(self, table_folder: Path, date: datetime.date, type_: str, schema: pa.Schema) -> None:
+    def __init__(
+        self,
+        table_folder: Path,
+        date: datetime.date,
+        type_: str,
+        schema: pa.Schema,
+        packing: Packing = Packing.QUICK,
+    ) -> None:
         """Create the file.
 
         Raises:
@@ -229,23 +219,13 @@ class DataFileWriter:
         self._held_rows = 0
         self._time_bounds: list[int] = []
         self._position_bounds: list[int] = []
-        ordering = pq.SortingColumn.from_ordering(schema, [("user_id", "ascending"), ("time", "ascending")])
+        self._packing = packing
+        # Made with the first rows, which say what a dictionary is worth while for.
+        self._writer: pq.ParquetWriter | None = None
         make_durable_folder(self._path.parent)
         self._sink = open(  # noqa: SIM115 - closed by close and abort
             os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644), "wb"
         )
-        try:
-            self._writer = pq.ParquetWriter(
-                self._sink,
-                schema,
-                compression="zstd",
-                write_page_checksum=True,
-                **encoding_options(schema),
-                sorting_columns=ordering,
-            )
-        except BaseException:
-            self._remove()
-            raise
 
     def write(self, rows: pa.Table) -> None:
         """Append rows.
@@ -271,9 +251,24 @@ class DataFileWriter:
 
     def _write_held(self, count: int) -> None:
         table = pa.concat_tables(self._held)
+        if self._writer is None:
+            self._writer = self._made_writer(table.slice(0, ROW_GROUP_ROWS))
         self._writer.write_table(table.slice(0, count), row_group_size=ROW_GROUP_ROWS)
         self._held = [table.slice(count)] if count < table.num_rows else []
         self._held_rows = table.num_rows - count
+
+    def _made_writer(self, first: pa.Table) -> pq.ParquetWriter:
+        return pq.ParquetWriter(
+            self._sink,
+            first.schema,
+            write_page_checksum=True,
+            # Would be as long as the rest of the footer, and says what the columns' own types say.
+            store_schema=False,
+            sorting_columns=pq.SortingColumn.from_ordering(
+                first.schema, [("user_id", "ascending"), ("time", "ascending")]
+            ),
+            **packing_options(first, self._packing),
+        )
 
     def close(self) -> WrittenFile:
         """Make the file durable and return what a commit says of it; there must be rows.
@@ -283,6 +278,7 @@ class DataFileWriter:
         """
         if self._held_rows:
             self._write_held(self._held_rows)
+        assert self._writer is not None, "there are rows"
         self._writer.close()
         self._sink.flush()
         os.fsync(self._sink.fileno())
@@ -295,7 +291,7 @@ class DataFileWriter:
 
     def abort(self) -> None:
         """Remove the file."""
-        if not self._sink.closed:
+        if self._writer is not None and not self._sink.closed:
             # Says where pages would go, which is of no interest any more, and may fail as what came before did.
             with contextlib.suppress(*UNWRITABLE, OSError):
                 self._writer.close()

@@ -23,7 +23,6 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from storage.data_files import encoding_options
 from storage.durable_files import fsync_path
 from storage.history.manifest import (
     FORMAT,
@@ -37,6 +36,7 @@ from storage.history.manifest import (
     write_manifest,
 )
 from storage.history.reading import USER_HASH, without_partitions
+from storage.packing import Packing, packing_options
 from storage.user_hash import user_digests
 
 PART_ROWS: Final = 300_000
@@ -45,7 +45,6 @@ ROW_GROUP_ROWS: Final = 4096
 PASS_BYTES: Final = 128 << 20
 _BITS_MAX: Final = 16
 _ORDER: Final = (USER_HASH, "user_id", "time", "journal", "position")
-_ZSTD_LEVEL: Final = 6
 _PARENT_POLL_S: Final = 0.2
 
 
@@ -237,10 +236,8 @@ def _write_part(folder: Path, name: str, rows: pa.Table) -> Part | None:
         pq.write_table(
             rows,
             sink,
-            compression="zstd",
-            compression_level=_ZSTD_LEVEL,
             row_group_size=ROW_GROUP_ROWS,
-            **encoding_options(rows.schema),
+            **packing_options(rows.slice(0, ROW_GROUP_ROWS), Packing.TIGHT),
             # Readers look for hashes and times; other statistics would only make the footer larger.
             write_statistics=[USER_HASH, "time"],
             write_page_checksum=True,

@@ -50,12 +50,17 @@ class CompactionLimits:
 
 @dataclass(frozen=True, slots=True)
 class PartitionRewrite:
-    """Files of one partition to be replaced by at most *pieces* files of the same rows."""
+    """Files of one partition to be replaced by at most *pieces* files of the same rows.
+
+    Attributes:
+        resting: these are expected to stay, so that it is worth while to make them small.
+    """
 
     date: datetime.date
     type: str
     files: tuple[DataFile, ...]
     pieces: int
+    resting: bool = False
 
     @property
     def partition(self) -> Partition:
@@ -146,7 +151,9 @@ def _choose(
         count = len(by_size)
     chosen = tuple(by_size[: min(count, limits.rewrite_files_max)])
     pieces = _pieces(sum(one.size_bytes for one in chosen), limits)
-    return PartitionRewrite(chosen[0].date, chosen[0].type, chosen, pieces) if pieces < len(chosen) else None
+    if pieces >= len(chosen):
+        return None
+    return PartitionRewrite(chosen[0].date, chosen[0].type, chosen, pieces, resting)
 
 
 def _pieces(size_bytes: int, limits: CompactionLimits) -> int:

@@ -23,6 +23,7 @@ import pyarrow.compute as pc
 from storage.data_files import ROW_GROUP_ROWS, DataFileWriter, WrittenFile, remove_unreferenced
 from storage.errors import CommitRefused, CorruptData, DiskFull
 from storage.maintenance.planning import PartitionRewrite
+from storage.packing import Packing
 
 _HIVE: Final = "union_by_name = true, hive_partitioning = true, hive_types = {'date': DATE, 'type': VARCHAR}"
 _KEYS: Final = "user_id, time, position, journal"
@@ -211,6 +212,7 @@ class _Files:
         self._folder = folder
         self._partition: tuple[datetime.date, str] = wanted.partition
         self._schema = schema
+        self._packing = Packing.TIGHT if wanted.resting else Packing.QUICK
         self._rows_wanted = max(1, -(-wanted.rows // wanted.pieces))
         # A user with more rows than this is cut in two all the same.
         self._rows_max = self._rows_wanted + self._rows_wanted // 4
@@ -223,7 +225,7 @@ class _Files:
             count = self._fitting(rows)
             if count:
                 if self._writer is None:
-                    self._writer = DataFileWriter(self._folder, *self._partition, self._schema)
+                    self._writer = DataFileWriter(self._folder, *self._partition, self._schema, self._packing)
                 self._writer.write(rows.slice(0, count))
                 self._last_user = rows["user_id"][count - 1].as_py()
                 rows = rows.slice(count)
