@@ -273,6 +273,11 @@ class Journal(JournalFile):
         with self._upkeep_transaction() as execute:
             execute("UPDATE journal SET durable_version = max(durable_version, ?)", (version,))
 
+    def forget_versions(self) -> None:
+        """Record that no version of the lake is known: it is being made anew. Only for recovery."""
+        with self._upkeep_transaction() as execute:
+            execute("UPDATE journal SET durable_version = 0, lake_version_min = 0")
+
     def require_version(self, version: int) -> None:
         """Have every reader use version *version* of the lake, which is durable, or a newer one from now on."""
         with self._upkeep_transaction() as execute:

@@ -98,7 +98,11 @@ def read_log(table: Path, *, through: int | None = None) -> LogState:
     newest = max(entries, default=-1)
     state.version = max(newest, -1 if state.checkpoint is None else state.checkpoint)
     summed_up = -1 if state.checkpoint is None else state.checkpoint
-    for version in range(min(entries, default=0), state.version + 1):
+    first = min(entries, default=state.version + 1)
+    if first > summed_up + 1:
+        gone = f"is missing, and so is every entry up to version {first - 1}: no checkpoint stands for them"
+        state.problems.append((log / entry_name(summed_up + 1), gone))
+    for version in range(first, state.version + 1):
         path = log / entry_name(version)
         try:
             commit = _commit(version, read_entry(path))

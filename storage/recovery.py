@@ -26,6 +26,7 @@ from storage.flushed_letters import forget_flushed_letters
 from storage.head_mark import noted
 from storage.journal import Journal, mark_of
 from storage.journal_file import new_journal_id
+from storage.journal_records import JournalState
 from storage.lake import Lake, Snapshot, newest_version
 from storage.latch import Latch
 from storage.log_replay import read_log
@@ -117,9 +118,10 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
                 f"the table in {paths.table} is older than the journal {paths.journal}: it ends at position"
                 f" {watermark}, the journal was trimmed up to {state.trimmed_position}; restore both from one backup"
             )
+        _require_durable_versions(paths, state)
         lake.add_missing_columns()
         version = newest_version(paths.table)
-        lake.sync(after_version=min(state.durable_version, version), through_version=version)
+        lake.sync(after_version=state.durable_version, through_version=version)
         trimmed = 0 if rolled_back else watermark - state.trimmed_position
         if trimmed:
             journal.trim(watermark, durable_version=version)
@@ -186,7 +188,18 @@ def _take_new_id(journal: Journal, lake: Lake) -> None:
     journal.take_new_id(new)
 
 
+def _require_durable_versions(paths: StorePaths, state: JournalState) -> None:
+    """The entry of a compaction or an erasure takes no watermark with it when it is lost."""
+    newest, known = newest_version(paths.table), max(state.durable_version, state.lake_version_min)
+    if newest < known:
+        raise CorruptData(
+            f"the table in {paths.table} ends with version {newest}, and the journal {paths.journal} knows that version"
+            f" {known} was synced: the newest entries of the table's log are lost; restore both from one backup"
+        )
+
+
 def _require_untouched(paths: StorePaths, latch: Latch) -> None:
+    """Look whether a table can be made anew for a journal; what the journal knew of its versions is forgotten then."""
     journal = Journal(paths.journal, latch)
     try:
         if journal.state().trimmed_position:
@@ -194,5 +207,6 @@ def _require_untouched(paths: StorePaths, latch: Latch) -> None:
                 f"there is a journal, {paths.journal}, that has moved rows into a table, and no table in"
                 f" {paths.table}: restore the table, or move the journal away to begin anew"
             )
+        journal.forget_versions()
     finally:
         journal.close()

@@ -47,12 +47,40 @@ def test_every_new_file_and_folder_is_synced(tmp_path: Path, synced: list[Path],
 
 def test_a_folder_is_synced_with_the_one_that_its_name_is_in(tmp_path: Path, synced: list[Path]) -> None:
     make_durable_folder(tmp_path / "a" / "b")
-    assert synced == [tmp_path / "a", tmp_path, tmp_path / "a" / "b", tmp_path / "a"]
+    assert synced == [tmp_path, tmp_path.parent, tmp_path / "a", tmp_path, tmp_path / "a" / "b", tmp_path / "a"]
     synced.clear()
     make_durable_folder(tmp_path / "a" / "b")
     assert synced == []
     with pytest.raises(FileNotFoundError):
         fsync_path(tmp_path / "nowhere")
+
+
+def test_a_folder_that_a_killed_process_made_is_synced_by_the_next(tmp_path: Path, synced: list[Path]) -> None:
+    """It may not have come to the sync: what is put into the folder would be lost with it."""
+    (tmp_path / "a").mkdir()
+    make_durable_folder(tmp_path / "a" / "b")
+    assert synced == [tmp_path / "a", tmp_path, tmp_path / "a" / "b", tmp_path / "a"]
+    synced.clear()
+    (tmp_path / "c").mkdir()
+    make_durable_folder(tmp_path / "c")
+    assert synced == [tmp_path / "c", tmp_path]
+
+
+def test_a_folder_whose_sync_failed_is_synced_by_the_next_attempt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[Path]
+) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("storage.durable_files.fsync_path", _fail_at_a)
+        with pytest.raises(OSError, match="Input/output"):
+            make_durable_folder(tmp_path / "a")
+    assert (tmp_path / "a").is_dir()
+    make_durable_folder(tmp_path / "a")
+    assert {tmp_path, tmp_path / "a"} <= set(synced)
+
+
+def _fail_at_a(path: Path) -> None:
+    if path.name == "a":
+        raise OSError(5, "Input/output error")
 
 
 @pytest.mark.parametrize("what", ["actions", "journal.creating"])

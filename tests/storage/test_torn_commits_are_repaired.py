@@ -282,6 +282,27 @@ def test_a_table_that_is_gone_is_reported_where_rows_were_in_it_and_made_where_n
         opened(folder)
 
 
+def test_a_table_that_lost_its_newest_durable_entry_is_reported_though_no_row_went_with_it(compacted: Path) -> None:
+    """The entry of a compaction: its watermark is that of the flush before."""
+    with store_in(compacted) as store:
+        assert store.journal.state().durable_version == 4
+    remove_checkpoints(compacted)
+    remove(log_entry(compacted, 4))
+    with pytest.raises(CorruptData, match="ends with version 3"):
+        opened(compacted)
+
+
+def test_a_table_that_is_made_anew_for_a_journal_begins_with_nothing_durable(folder: Path) -> None:
+    """Else its first entries would be taken for synced, before they are."""
+    with store_in(folder) as store:
+        put(store, 2)
+        execute(store.paths.journal, "UPDATE journal SET durable_version = 3, lake_version_min = 2")
+        shutil.rmtree(store.paths.table)
+    with store_in(folder) as store:
+        assert store.journal.state().durable_version == 0
+        assert positions(store) == through(2)
+
+
 def no_database(path: Path) -> None:
     path.write_bytes(b"not a database, whatever the name says" * 200)
 

@@ -24,7 +24,17 @@ from storage.paths import StorePaths
 from storage.rejects_table import RejectsTable
 from storage.schema import ActionSchema
 from storage.verification import VerifyReport, verify
-from tests.storage.building import SCHEMA, data_files, execute, flusher, log_entry, opened, put, store_in
+from tests.storage.building import (
+    SCHEMA,
+    data_files,
+    execute,
+    flusher,
+    log_entry,
+    opened,
+    put,
+    remove_checkpoints,
+    store_in,
+)
 from tests.storage.rejecting import mover, reject
 
 _ROWS = 30
@@ -198,6 +208,14 @@ def _name_a_checkpoint_that_is_not_there(folder: Path) -> Path:
     return path
 
 
+def _lose_all_checkpoints_of_a_short_log(folder: Path) -> Path:
+    """The log as after its clean-up, without what stands for the entries that are gone."""
+    remove_checkpoints(folder)
+    for path in _entries(folder)[:2]:
+        path.unlink()
+    return _entries(folder)[0].with_name(f"{0:020d}.json")
+
+
 def _journal(folder: Path) -> Path:
     return StorePaths.of(folder).journal
 
@@ -247,6 +265,7 @@ _DAMAGES: list[tuple[Callable[[Path], Path], str]] = [
     (_tear_an_entry_below_the_checkpoint, "is damaged"),
     (_remove_an_entry, "is missing, between"),
     (_damage_the_checkpoint, "is damaged"),
+    (_lose_all_checkpoints_of_a_short_log, "no checkpoint"),
     (_name_a_checkpoint_that_is_not_there, "does not name a checkpoint"),
     (_damage_the_journal_header, "is damaged"),
     (_damage_a_journal_page, ""),
