@@ -19,13 +19,12 @@ import pyarrow.parquet as pq
 from queries.file_index import RetrievalFilter
 from queries.memory_rows import wanted_among
 from storage.data_files import DataFile
+from storage.footer_memory import FOOTER_GROWTH
 
 # Beyond these DuckDB is faster: it goes over row groups with all its threads, and stops decoding within them.
 FILES_MAX: Final = 4
 ROWS_MAX: Final = 100_000
-_FOOTERS_BYTES_MAX: Final = 16 << 20
-# What a footer takes in memory, to what it takes on disk, about.
-_FOOTER_GROWTH: Final = 4
+_FOOTERS_BYTES_MAX: Final = 32 << 20
 # Handing less to other threads costs more than it saves.
 _THREADS_FROM_ROWS: Final = 4_096
 
@@ -111,7 +110,7 @@ class DirectReader:
         metadata = pq.read_metadata(path)
         columns = {metadata.schema.column(place).name: place for place in range(metadata.num_columns)}
         groups = tuple(_bounds(metadata.row_group(group), columns) for group in range(metadata.num_row_groups))
-        fresh = _Footer(metadata, columns, groups, metadata.serialized_size * _FOOTER_GROWTH)
+        fresh = _Footer(metadata, columns, groups, metadata.serialized_size * FOOTER_GROWTH)
         with self._lock:
             replaced = self._footers.pop(path, None)
             self._bytes += fresh.size_bytes - (0 if replaced is None else replaced.size_bytes)

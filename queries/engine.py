@@ -2,8 +2,9 @@
 
 The bytes that a query reads are DuckDB's own count of what it asked of the file system. Its cache of file contents is
 off for that reason: with it the count is 0 for everything read before, and the kernel caches files anyway. Footers
-are cached, so that a file that was opened before costs its column chunks only. DuckDB forgets none of them, 20 KB for a
-small file, so that an instance is replaced by another once most files that it may know are gone from the table.
+are cached, so that a file that was opened before costs its column chunks only. DuckDB forgets none of them, and they
+are large (`storage.footer_memory`), so that an instance is replaced by another once most of what it keeps is of files
+that are gone from the table, or it keeps too much altogether.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,11 +22,14 @@ from typing import Any, Final
 import duckdb
 import pyarrow as pa
 
-from storage.data_files import DataFile
+from storage.data_files import ROW_GROUP_ROWS, DataFile
 from storage.errors import StoreError
+from storage.footer_memory import footer_memory_bytes
 
-# Up to about 20 MB of footers of files that are gone.
-_GONE_FILES_MAX: Final = 1_000
+# Of footers of files that are gone; beyond it as much as of those that are there.
+_GONE_BYTES_MAX: Final = 20 << 20
+# Of all footers: of 370 million rows, say.
+_FOOTERS_BYTES_MAX: Final = 256 << 20
 
 
 class QueryStopped(StoreError):
@@ -57,8 +61,9 @@ class Engine:
         self._lock = threading.Lock()
         self._instances = 0
         self._version = -1
-        self._live: frozenset[str] = frozenset()
-        self._gone = 0
+        # What DuckDB keeps of the files that this instance has opened, and altogether.
+        self._opened: dict[str, int] = {}
+        self._opened_bytes = 0
         self._connection = self._open()
 
     def _open(self) -> duckdb.DuckDBPyConnection:
@@ -88,7 +93,16 @@ class Engine:
     def connect(self) -> QueryConnection:
         """Open a connection for one query; close it after use."""
         with self._lock:
-            return QueryConnection(self._connection.cursor())
+            if self._opened_bytes >= _FOOTERS_BYTES_MAX:
+                self._replace()
+            return QueryConnection(self._connection.cursor(), self._note_opened)
+
+    def _note_opened(self, files: Sequence[DataFile]) -> None:
+        with self._lock:
+            for one in files:
+                if one.path not in self._opened:
+                    self._opened[one.path] = size = footer_memory_bytes(max(1, -(-one.rows // ROW_GROUP_ROWS)))
+                    self._opened_bytes += size
 
     def follow(self, version: int, files: Sequence[DataFile]) -> None:
         """Hear of the files of a version of the table that is read; costs nothing if it is no newer one.
@@ -98,13 +112,16 @@ class Engine:
         with self._lock:
             if version <= self._version:
                 return
-            live = frozenset(one.path for one in files)
-            self._gone += len(self._live - live)
-            self._version, self._live = version, live
-            if self._gone < max(_GONE_FILES_MAX, len(live)):
-                return
-            self._gone = 0
-            before, self._connection = self._connection, self._open()
+            self._version = version
+            gone = self._opened.keys() - {one.path for one in files}
+            gone_bytes = sum(self._opened[path] for path in gone)
+            if gone_bytes >= max(_GONE_BYTES_MAX, self._opened_bytes // 2):
+                self._replace()
+
+    def _replace(self) -> None:
+        """Go on with an instance that keeps nothing."""
+        self._opened, self._opened_bytes = {}, 0
+        before, self._connection = self._connection, self._open()
         before.close()
 
     def close(self) -> None:
@@ -115,8 +132,10 @@ class Engine:
 class QueryConnection:
     """A connection for one query, run in one thread, which any other thread may interrupt."""
 
-    def __init__(self, cursor: duckdb.DuckDBPyConnection) -> None:
+    def __init__(self, cursor: duckdb.DuckDBPyConnection, on_open: Callable[[Sequence[DataFile]], None]) -> None:
+        """Take over *cursor*; *on_open* hears of the files that queries of it open."""
         self._cursor = cursor
+        self._on_open = on_open
         self._lock = threading.Lock()
         self._stopped = False
         self._closed = False
@@ -125,6 +144,10 @@ class QueryConnection:
     def register(self, name: str, table: pa.Table) -> None:
         """Let *table* be queried as *name*."""
         self._cursor.register(name, table)
+
+    def opens(self, files: Sequence[DataFile]) -> None:
+        """Say that a query of this connection opens *files*, whose footers DuckDB keeps from then on."""
+        self._on_open(files)
 
     def fetch(self, sql: str, parameters: Mapping[str, object]) -> pa.Table:
         """Run a query and return its whole result.

@@ -129,6 +129,7 @@ class RetrievalQuery:
             connection.register(ERASED_ROWS, erased.as_table())
         if files:
             self.parameters["files"] = [one.path for one in files]
+            connection.opens(files)
         if memory.num_rows or not files or columns is not None:
             connection.register("memory_rows", memory)
         if columns is not None:

@@ -97,7 +97,7 @@ class Engine:
     """DuckDB with the table's views, for one query at a time. Only `interrupt` may be called from other threads.
 
     Attributes:
-        worn: it keeps so much of files that are gone that another one should take its place.
+        worn: it keeps so much of files that it has opened that another one should take its place.
 
     Args:
         start: folders, limits, views.
@@ -146,7 +146,7 @@ class Engine:
             self._template_bytes = int(self._profile()["total_bytes_read"])
         self._catalog.use_columns(uniform=all_have_columns((file.path for file in files), schema))
         self._files = files
-        self.worn = self.worn or self._footers.mostly_gone(file.path for file in files)
+        self.worn = self.worn or self._footers.too_many(file.path for file in files)
         self._total = (len(files), sum(file.size_bytes for file in files))
 
     def use_hot(self, rows: pa.Table) -> None:
@@ -257,6 +257,7 @@ class Engine:
             listed = ", ".join(map(sql_text, paths))
             self._connection.execute(_FOOTERS.format(listed)).fetchall()
             self._footers.learn(paths)
+            self.worn = self.worn or self._footers.too_many(file.path for file in self._files)
 
     def _by_days(self, groups: DayGroups, sql: str, pruned: PrunedFiles) -> str:
         """The same query over some days at a time, where there is much to read."""

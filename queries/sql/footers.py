@@ -12,11 +12,14 @@ import struct
 from collections.abc import Iterable
 from typing import Final
 
+from storage.footer_memory import FOOTER_GROWTH
+
 # The length of the footer and the magic number: read once to learn the length, and once more with the footer.
 _END: Final = struct.Struct("<I4s")
-_FILES_KNOWN_MAX: Final = 200_000
-# Up to about 20 MB of footers of files that are gone.
-_GONE_FILES_MAX: Final = 1_000
+# In memory, of footers of files that are gone; beyond it as much as of those that are there.
+_GONE_BYTES_MAX: Final = 20 << 20
+# In memory, of all footers: half of what a worker may take beside what DuckDB accounts for.
+_ALL_BYTES_MAX: Final = 512 << 20
 
 
 class Footers:
@@ -31,23 +34,22 @@ class Footers:
 
     def learn(self, paths: Iterable[str]) -> None:
         """Note that DuckDB has read the footers of *paths*."""
-        if len(self._bytes) >= _FILES_KNOWN_MAX:
-            self._bytes.clear()
         self._bytes.update((path, _footer_bytes(path)) for path in paths)
 
     def bytes_of(self, paths: Iterable[str]) -> int:
         """Count the bytes of the footers of *paths*."""
         return sum(self._bytes.get(path, 0) for path in paths)
 
-    def mostly_gone(self, live: Iterable[str]) -> bool:
-        """Whether most files whose footers DuckDB keeps are not among the *live* ones, and there are many.
+    def too_many(self, live: Iterable[str]) -> bool:
+        """Whether most of what DuckDB keeps is of files that are not among the *live* ones, or it keeps too much.
 
-        DuckDB forgets no footer, so that a worker which has opened that many files is replaced by another.
+        DuckDB forgets no footer, so that a worker which keeps that much is replaced by another.
         """
-        if len(self._bytes) < _GONE_FILES_MAX:
+        kept = sum(self._bytes.values()) * FOOTER_GROWTH
+        if kept < _GONE_BYTES_MAX:
             return False
-        gone = len(self._bytes.keys() - live)
-        return gone >= max(_GONE_FILES_MAX, len(self._bytes) // 2)
+        gone = sum(self._bytes[path] for path in self._bytes.keys() - live) * FOOTER_GROWTH
+        return gone >= max(_GONE_BYTES_MAX, kept // 2) or kept >= _ALL_BYTES_MAX
 
 
 def _footer_bytes(path: str) -> int:

@@ -15,7 +15,7 @@ from storage.history.manifest import DAMAGED, Run, read_manifest, run_folders
 from storage.history.reading import CopyDamaged, FooterCache, Found, Wanted, read_user
 from storage.lake import Snapshot
 
-_FOOTERS_BYTES_MAX: Final = 64 << 20
+_FOOTERS_BYTES_MAX: Final = 128 << 20
 _COVERAGES_KEPT: Final = 4
 
 _log = logging.getLogger("actionlake.history")

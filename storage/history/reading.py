@@ -21,13 +21,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from storage.footer_memory import FOOTER_GROWTH
 from storage.history.coverage import RunUse
 from storage.history.manifest import Part, footer_digest
 
 USER_HASH: Final = "user_hash"
 _FOOTER_TAIL_BYTES: Final = 8
-# What a footer takes in memory, to what it takes on disk, about.
-_FOOTER_GROWTH: Final = 4
 # Handing a few row groups to other threads costs more than it saves.
 _THREADS_FROM_GROUPS: Final = 6
 _EPOCH_DATE: Final = datetime.date(1970, 1, 1)
@@ -132,7 +131,7 @@ def _read_footer(path: Path, part: Part, file: io.FileIO, identity: tuple[int, i
     place = columns[USER_HASH]
     statistics = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
     mins, maxs = tuple(one.min for one in statistics), tuple(one.max for one in statistics)
-    return _Footer(identity, metadata, columns, mins, maxs, length * _FOOTER_GROWTH)
+    return _Footer(identity, metadata, columns, mins, maxs, length * FOOTER_GROWTH)
 
 
 def read_user(history: Path, use: RunUse, wanted: Wanted, footers: FooterCache) -> Found:

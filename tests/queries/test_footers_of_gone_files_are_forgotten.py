@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 
 import queries.engine
+import queries.sql.footers
 from queries.engine import Engine, EngineLimits
-from queries.sql.footers import _GONE_FILES_MAX, Footers
-from storage.data_files import DataFile
-from tests.queries.sql_tables import make_rows, sandbox, write_table
+from queries.sql.footers import Footers
+from storage.data_files import ROW_GROUP_ROWS, DataFile
+from storage.footer_memory import FOOTER_GROWTH, footer_memory_bytes
+from tests.queries.sql_tables import as_table, make_rows, sandbox, write_table
 
 READ = "SELECT count(*) AS n FROM read_parquet($files, filename = true) WHERE user_id <> ''"
 
@@ -40,11 +44,12 @@ def cached_bytes(engine: Engine) -> int:
 
 def read(engine: Engine, files: Sequence[DataFile]) -> None:
     with engine.connect() as connection:
+        connection.opens(files)
         connection.fetch(READ, {"files": [one.path for one in files]})
 
 
 def test_the_services_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(queries.engine, "_GONE_FILES_MAX", 20)
+    monkeypatch.setattr(queries.engine, "_GONE_BYTES_MAX", 400_000)
     table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
     files = linked(table.files[0], 40)
     engine = Engine(EngineLimits(), tmp_path / "temp")
@@ -67,12 +72,45 @@ def test_the_services_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
     engine.close()
 
 
+def test_large_files_count_for_what_they_keep(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A file of a hundred row groups keeps as much as a hundred small ones."""
+    monkeypatch.setattr(queries.engine, "_GONE_BYTES_MAX", 2_000_000)
+    table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
+    small = linked(table.files[0], 3)
+    engine = Engine(EngineLimits(), tmp_path / "temp")
+    read(engine, small)
+    kept = cached_bytes(engine)
+    engine.follow(1, small[:1])
+    # The control: two small ones that are gone are nothing.
+    assert cached_bytes(engine) == kept
+    large = [replace(one, rows=100 * ROW_GROUP_ROWS) for one in small[1:]]
+    with engine.connect() as connection:
+        connection.opens([replace(one, path=f"{one.path}-large") for one in large])
+    engine.follow(2, small[:1])
+    assert cached_bytes(engine) < kept
+    engine.close()
+
+
+def test_live_files_keep_no_more_than_may_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
+    files = linked(table.files[0], 40)
+    engine = Engine(EngineLimits(), tmp_path / "temp")
+    read(engine, files)
+    kept = cached_bytes(engine)
+    # The control: there are not that many.
+    assert cached_bytes(engine) == kept > 0
+    monkeypatch.setattr(queries.engine, "_FOOTERS_BYTES_MAX", 400_000)
+    assert cached_bytes(engine) < kept / 2
+    engine.close()
+
+
 def test_a_sql_workers(tmp_path: Path) -> None:
     table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
-    many = replace(table.view, files=linked(table.files[0], _GONE_FILES_MAX))
+    count_of_files = 3 * queries.sql.footers._GONE_BYTES_MAX // (2 * footer_bytes_in_memory(table.files[0]))
+    many = replace(table.view, files=linked(table.files[0], count_of_files))
     count = "SELECT count(*) FROM actions WHERE user_id <> ''"
     with sandbox(table, tmp_path / "temp", workers=1) as sql:
-        assert sql.ask(count, view=many).rows == [(_GONE_FILES_MAX * table.files[0].rows,)]
+        assert sql.ask(count, view=many).rows == [(count_of_files * table.files[0].rows,)]
         (pid,) = sql.pool.worker_pids()
         # The control: as long as they are live, it stays.
         sql.ask(count, view=replace(many, files=many.files[::-1]))
@@ -85,12 +123,61 @@ def test_a_sql_workers(tmp_path: Path) -> None:
         assert sql.ask(count).rows == [(len(table.rows),)]
 
 
-def test_few_files_and_live_ones_wear_nothing_out(tmp_path: Path) -> None:
-    table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
-    paths = [one.path for one in linked(table.files[0], _GONE_FILES_MAX)]
+def footer_bytes_in_memory(one: DataFile) -> int:
     footers = Footers()
-    footers.learn(paths[1:])
-    assert not footers.mostly_gone([])
+    footers.learn([one.path])
+    return footers.bytes_of([one.path]) * FOOTER_GROWTH
+
+
+def test_few_files_and_live_ones_are_not_too_many(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
+    paths = [one.path for one in linked(table.files[0], 10)]
+    monkeypatch.setattr(queries.sql.footers, "_GONE_BYTES_MAX", 5 * footer_bytes_in_memory(table.files[0]))
+    footers = Footers()
     footers.learn(paths)
-    assert not footers.mostly_gone(paths[:1])
-    assert footers.mostly_gone([])
+    assert not footers.too_many(paths)
+    assert not footers.too_many(paths[4:])
+    assert footers.too_many(paths[5:])
+    monkeypatch.setattr(queries.sql.footers, "_ALL_BYTES_MAX", 10 * footer_bytes_in_memory(table.files[0]))
+    assert footers.too_many(paths), "live ones may not keep more than that either"
+
+
+def test_a_footer_takes_in_memory_what_is_counted(tmp_path: Path) -> None:
+    """Arrow's own footers, which are made of the same objects as DuckDB's, measured by the allocator's own figure."""
+    allocated = _allocated_bytes
+    if allocated() is None:
+        pytest.skip("the C library does not tell what is allocated")
+    path = tmp_path / "groups.parquet"
+    rows = as_table(make_rows(days=1, per_file=200))
+    pq.write_table(rows, path, row_group_size=10)
+    size = pq.read_metadata(path).serialized_size
+    before = allocated()
+    kept = [pq.read_metadata(path) for _ in range(20)]
+    after = allocated()
+    assert before is not None
+    assert after is not None
+    taken = (after - before) / len(kept)
+    assert FOOTER_GROWTH / 2 < taken / size < FOOTER_GROWTH * 1.5
+    groups = kept[0].num_row_groups
+    assert footer_memory_bytes(groups) / 2 < taken < footer_memory_bytes(groups) * 2
+
+
+class _Allocations(ctypes.Structure):
+    """`struct mallinfo2` of glibc."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in (
+            *("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks"),
+            *("uordblks", "fordblks", "keepcost"),
+        )
+    )
+
+
+def _allocated_bytes() -> int | None:
+    told = getattr(ctypes.CDLL(None), "mallinfo2", None)
+    if told is None:
+        return None
+    told.restype = _Allocations
+    figures = told()
+    return int(figures.uordblks + figures.hblkhd)
