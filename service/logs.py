@@ -10,7 +10,7 @@ import structlog
 
 
 def configure_logging(level: str, form: str) -> None:
-    """Send all logs to standard error.
+    """Send all logs to standard error; requests are not logged.
 
     Args:
         level: `debug`, `info`, `warning` or `error`.
@@ -41,10 +41,15 @@ def configure_logging(level: str, form: str) -> None:
     root = logging.getLogger()
     root.handlers[:] = [handler]
     use_log_level(level)
-    for name in ("uvicorn", "uvicorn.error", "uvicorn.access"):
+    for name in ("uvicorn", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers.clear()
         logger.propagate = True
+    # Requests are counted by the metrics and never logged: their addresses name users, and a line costs as much as a
+    # small submission. A worker configures its logs after uvicorn has silenced this one, so that it is done here.
+    requests = logging.getLogger("uvicorn.access")
+    requests.handlers.clear()
+    requests.propagate = False
 
 
 def use_log_level(level: str) -> None:

@@ -27,6 +27,7 @@ from storage.store import Store
 # Recovery takes a commit of rows without any transaction for one that was cut off, and removes it.
 _NOBODY: Final = "nobody"
 _MOMENT_S: Final = 0.01
+_READS_OF_A_VIEW: Final = 10
 
 
 def acknowledge_before_the_commit() -> None:
@@ -70,16 +71,18 @@ def forget_that_a_write_failed() -> None:
 
 
 def read_what_was_read_a_moment_ago() -> None:
-    """Make readers content with a view that is up to half a second old, as a cache with an expiry would be."""
+    """Make readers content with the view that up to nine reads before theirs were given, as a cache would be.
+
+    Reads are counted, since a view that is let go after some time is never an old one where reads are slow.
+    """
     read_view = Store.read_view
-    kept: dict[int, tuple[float, ReadView | None]] = {}
+    kept: dict[int, tuple[int, ReadView | None]] = {}
 
     def read_view_now_and_then(store: Store) -> ReadView:
-        now = time.monotonic()
-        since, view = kept.get(id(store), (0.0, None))
-        if view is None or now - since > 0.5:
-            view = read_view(store)
-            kept[id(store)] = (now, view)
+        reads, view = kept.get(id(store), (_READS_OF_A_VIEW, None))
+        if view is None or reads >= _READS_OF_A_VIEW:
+            reads, view = 0, read_view(store)
+        kept[id(store)] = (reads + 1, view)
         return view
 
     Store.read_view = read_view_now_and_then  # type: ignore[method-assign,assignment]

@@ -25,6 +25,12 @@ from tests.service.forked_service import ENVIRONMENT, ROOT, ForkedProcess
 _START_TIMEOUT_S: Final = 180.0
 _REQUEST_TIMEOUT_S: Final = 120.0
 _POLL_S: Final = 0.005
+# A client that was refused, or whose connection broke, comes again after so long: many that did so at once would take
+# the processor from the server that is to recover.
+_COME_AGAIN_S: Final = 0.05
+# What a message of a test says of a server's log: enough of its end to see what went wrong, and no more.
+_TOLD_LINES: Final = 8
+_TOLD_CHARACTERS_A_LINE: Final = 300
 _PAGE_ROWS: Final = 997
 _ACTIONS_A_SUBMISSION: Final = 3
 
@@ -48,6 +54,10 @@ class Answer:
     def json(self) -> Any:
         """The body, decoded."""
         return json.loads(self.body)
+
+
+class NoWorker(AssertionError):
+    """A connection is held by no worker, for one since the worker that accepted it has died."""
 
 
 class Server:
@@ -118,8 +128,8 @@ class Server:
                 words = str(entry.get("event", "")).split()
                 if words[:1] == ["serving"]:
                     self.port = urlsplit(words[1]).port or 0
-            assert self.process.poll() is None, f"the server ended: {self.output()}"
-            assert time.monotonic() < deadline, f"the server did not start: {self.output()}"
+            assert self.process.poll() is None, f"the server ended: {self.told()}"
+            assert time.monotonic() < deadline, f"the server did not start: {self.told()}"
             time.sleep(_POLL_S)
 
     def output(self) -> str:
@@ -127,6 +137,11 @@ class Server:
         with self._log.open("rb") as file:
             file.seek(self._log_begins)
             return file.read().decode(errors="replace")
+
+    def told(self) -> str:
+        """The last lines that it and its workers have written, for the message of a test that fails."""
+        lines = [line[:_TOLD_CHARACTERS_A_LINE] for line in self.output().splitlines()[-_TOLD_LINES:]]
+        return "\n".join(["its log ends:", *lines])
 
     def log_entries(self) -> list[dict[str, Any]]:
         """The entries of its log so far; lines that are no entries are passed over."""
@@ -147,36 +162,43 @@ class Server:
         while True:
             for pid in self._descendants(b"keeper\0"):
                 return pid
-            assert time.monotonic() < deadline, f"there is no keeper: {self.output()}"
+            assert time.monotonic() < deadline, f"there is no keeper: {self.told()}"
             time.sleep(_POLL_S)
 
     def _descendants(self, part: bytes) -> set[int]:
-        """The pids of those whose command line holds *part*."""
+        """The pids of those whose command line holds *part*, but for what they started themselves.
+
+        Until a child has become another program, it has the command line and the open files of its parent: a process
+        for SQL looks like the worker that is about to start it.
+        """
         found: set[int] = set()
         unseen = [self.process.pid]
         while unseen:
             pid = unseen.pop()
             try:
+                if part in Path(f"/proc/{pid}/cmdline").read_bytes():
+                    found.add(pid)
+                    continue
                 # A child is listed at the thread that started it.
                 for task in Path(f"/proc/{pid}/task").iterdir():
                     unseen += map(int, (task / "children").read_text().split())
-                if part in Path(f"/proc/{pid}/cmdline").read_bytes():
-                    found.add(pid)
             except (FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
                 continue
         return found
 
     @contextmanager
     def each_worker(self) -> Iterator[dict[int, http.client.HTTPConnection]]:
-        """A connection to each of its worker processes, by pid."""
+        """A connection to each of its worker processes, by pid; those that died meanwhile are not among them."""
         found: dict[int, http.client.HTTPConnection] = {}
         with ExitStack() as opened:
             deadline = time.monotonic() + _START_TIMEOUT_S
-            while not found or found.keys() != self.workers():
-                assert time.monotonic() < deadline, f"only {len(found)} workers accept connections: {self.output()}"
-                connection = opened.enter_context(closing(self.connect_and_ask()))
-                found.setdefault(self.worker_of(connection), connection)
-            yield found
+            while not (living := self.workers()) or living - found.keys():
+                assert time.monotonic() < deadline, f"{found.keys() & living} of {living} answer; {self.told()}"
+                # A worker that is killed between its accepting and its answering takes the connection with it.
+                with suppress(ConnectionError, http.client.HTTPException, NoWorker):
+                    connection = opened.enter_context(closing(self.connect_and_ask()))
+                    found.setdefault(self.worker_of(connection), connection)
+            yield {pid: connection for pid, connection in found.items() if pid in living}
 
     def connect_and_ask(self) -> http.client.HTTPConnection:
         """Open a connection that a worker has accepted."""
@@ -185,16 +207,19 @@ class Server:
         return connection
 
     def worker_of(self, connection: http.client.HTTPConnection) -> int:
-        """Find out which worker has accepted *connection*, by the socket that it holds."""
+        """Find out which worker has accepted *connection*, by the socket that it holds.
+
+        Raises:
+            NoWorker: none of those that live.
+        """
         ours = connection.sock.getsockname()[1]
         for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
             _, local, remote, *_, inode = line.split()[:10]
             if int(local.split(":")[1], 16) == self.port and int(remote.split(":")[1], 16) == ours:
-                break
-        for worker in self.workers():
-            if f"socket:[{inode}]" in set(_open_files(worker)):
-                return worker
-        raise AssertionError(f"no worker holds the connection from port {ours}")
+                for worker in self.workers():
+                    if f"socket:[{inode}]" in set(_open_files(worker)):
+                        return worker
+        raise NoWorker(f"no worker holds the connection from port {ours}")
 
     def connect(self) -> http.client.HTTPConnection:
         """Open a connection, on which requests follow each other."""
@@ -227,7 +252,7 @@ class Server:
         """Kill the process that was started with SIGKILL, and wait for it; workers are left to themselves."""
         self.process.kill()
         status = self.process.wait(_REQUEST_TIMEOUT_S)
-        assert status == -signal.SIGKILL, f"the server had ended before it was killed: {status}: {self.output()}"
+        assert status == -signal.SIGKILL, f"the server had ended before it was killed: {status}: {self.told()}"
 
     def end(self) -> None:
         """Leave nothing of it behind, whatever has become of it."""
@@ -246,8 +271,12 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: by
 
 
 def _open_files(pid: int) -> Iterator[str]:
-    for link in Path(f"/proc/{pid}/fd").iterdir():
-        with suppress(FileNotFoundError):  # It was closed meanwhile.
+    try:
+        links = list(Path(f"/proc/{pid}/fd").iterdir())
+    except (FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
+        return
+    for link in links:
+        with suppress(FileNotFoundError, ProcessLookupError):  # It was closed meanwhile.
             yield os.readlink(link)
 
 
@@ -320,7 +349,7 @@ class Clients:
         deadline = time.monotonic() + timeout_s
         while self.acknowledged < count:
             assert time.monotonic() < deadline, self._told(f"{self.acknowledged} of {count} acknowledged")
-            assert any(thread.is_alive() for thread in self._threads), f"all clients ended; {self._server.output()}"
+            assert any(thread.is_alive() for thread in self._threads), f"all clients ended; {self._server.told()}"
             time.sleep(_POLL_S)
 
     def await_refusals(self, count: int, *, timeout_s: float = _REQUEST_TIMEOUT_S) -> None:
@@ -332,7 +361,9 @@ class Clients:
 
     def _told(self, what: str) -> str:
         living = sum(thread.is_alive() for thread in self._threads)
-        return f"{what}, {living} clients left, {self.refusals[-1:]}; {self._server.output()[-4000:]}"
+        return (
+            f"{what}, {living} clients left, {str(self.refusals[-1:])[:_TOLD_CHARACTERS_A_LINE]}; {self._server.told()}"
+        )
 
     def _run(self, user: str) -> None:
         sequence = 0
@@ -341,7 +372,7 @@ class Clients:
                 sequence = self._submit_until_it_breaks(user, sequence)
                 if not self._steadfast:
                     return
-                time.sleep(_POLL_S)
+                self._stopping.wait(_COME_AGAIN_S)
         except BaseException as failure:
             self._failure = failure
             raise

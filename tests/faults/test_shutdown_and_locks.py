@@ -69,7 +69,7 @@ def test_sigterm_drains_flushes_and_exits(
             status = server.process.wait()
             clients.join()
             statuses |= {refusal.status for refusal in clients.refusals}
-            assert status == 0, server.output()
+            assert status == 0, server.told()
         _check_drained(tmp_path / "data", history)
     assert statuses <= {503}
     assert max(seconds) < _SHUTDOWN_TIMEOUT_S
@@ -173,11 +173,22 @@ def test_every_worker_reads_every_acknowledged_action_at_once(
 
 
 def test_the_control_notices_stale_reads(tmp_path: Path, figures: Callable[[str], None]) -> None:
-    """The same over workers whose reads may be half a second old."""
+    """The same over workers whose reads may be as old as nine others."""
     with serving(tmp_path / "data", tmp_path / "log", workers=2, mistake="read_what_was_read_a_moment_ago") as server:
         stale = _stale_reads(server, "pair", 20)
     figures(f"20 actions read from the other worker, {stale} missed")
     assert stale
+
+
+def test_no_worker_logs_requests(two_workers: tuple[Server, Path]) -> None:
+    """Their addresses name users, whom an erasure does not find in a log."""
+    server, _ = two_workers
+    with server.each_worker() as workers:
+        for connection in workers.values():
+            assert ask(connection, "GET", "/api/retrievelogs?userId=nobody-to-log").status == 200
+    assert "serving http" in server.output()
+    assert "nobody-to-log" not in server.output()
+    assert "HTTP/1.1" not in server.output()
 
 
 def test_sql_and_status_work_beside_the_service(two_workers: tuple[Server, Path]) -> None:
@@ -219,7 +230,7 @@ def test_a_killed_worker_and_a_killed_keeper_are_replaced(
         flushed_s = time.monotonic() - started
     assert server.keeper() != keeper
     while victim in server.workers() or len(server.workers()) < 2:
-        assert time.monotonic() < started + _PATIENCE_S, server.output()
+        assert time.monotonic() < started + _PATIENCE_S, server.told()
         time.sleep(0.02)
     with server.each_worker() as connections:
         replaced_s = time.monotonic() - started

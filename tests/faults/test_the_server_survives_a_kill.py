@@ -164,7 +164,7 @@ def _await_leader(data: Path, since_us: int) -> None:
 def _await_workers(server: Server, count: int) -> None:
     deadline = time.monotonic() + _PATIENCE_S
     while len(server.workers()) < count:
-        assert time.monotonic() < deadline, f"a killed worker is not replaced: {server.output()}"
+        assert time.monotonic() < deadline, f"a killed worker is not replaced: {server.told()}"
         time.sleep(0.02)
 
 

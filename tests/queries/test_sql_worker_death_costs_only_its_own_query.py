@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import select
 import signal
 import subprocess
 import threading
@@ -94,8 +95,10 @@ def test_a_worker_killed_while_its_answer_streams_ends_that_answer(sql: Sandbox)
 def test_a_worker_that_died_idle_costs_nothing(sql: Sandbox) -> None:
     _wait_until(lambda: len(sql.pool.worker_pids(idle=True)) == 2)
     for pid in sql.pool.worker_pids():
+        ends = os.pidfd_open(pid)
         os.kill(pid, signal.SIGKILL)
-    time.sleep(0.1)
+        assert select.select([ends], [], [], 180)[0], "a killed process does not end"
+        os.close(ends)
     assert [sql.ask("SELECT 1").rows for _ in range(4)] == [[(1,)]] * 4
 
 

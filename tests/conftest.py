@@ -1,0 +1,58 @@
+"""What a run says of its failures: short in the summary, and by name in the very last lines.
+
+Whoever reads the end of a long output, which is all that some machines keep, must find there which tests failed.
+Tracebacks above the summary stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator
+from typing import Final
+
+import pytest
+
+# Of the message that the summary gives of a failed test; pytest gives all of it where the variable `CI` is set.
+MESSAGE_CHARACTERS_MAX: Final = 300
+# Of the tests that the last lines name, and of what they say of each.
+NAMED_MAX: Final = 12
+_REASON_CHARACTERS_MAX: Final = 160
+
+
+def shortened(message: str) -> str:
+    """Cut a message in the middle where it is long: its beginning says what was wrong, its end often how it ended."""
+    if len(message) <= MESSAGE_CHARACTERS_MAX:
+        return message
+    half = MESSAGE_CHARACTERS_MAX // 2
+    return f"{message[:half]} […] {message[-half:]}"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Shorten what the summary says of a test."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is not None:
+        crash.message = shortened(crash.message)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_sessionfinish(session: pytest.Session) -> Generator[None]:
+    """After everything else that a run says, name the tests that failed."""
+    result = yield
+    reporter: pytest.TerminalReporter | None = session.config.pluginmanager.get_plugin("terminalreporter")
+    # A process of several that run the tests reports to the one that started them.
+    if reporter is not None and not hasattr(session.config, "workerinput"):
+        failed = [*reporter.getreports("failed"), *reporter.getreports("error")]
+        for report in failed[:NAMED_MAX]:
+            reporter.write_line(f"failed: {report.nodeid}: {_reason(report)}")
+        if len(failed) > NAMED_MAX:
+            reporter.write_line(f"failed: {len(failed) - NAMED_MAX} more")
+    return result
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    """The place where a test failed, and the first line of why."""
+    crash = getattr(report.longrepr, "reprcrash", None)
+    if crash is None:
+        return " ".join(str(report.longrepr).split())[-_REASON_CHARACTERS_MAX:]
+    first_line = (crash.message.splitlines() or [""])[0][:_REASON_CHARACTERS_MAX]
+    return f"{crash.path.rpartition('/')[2]}:{crash.lineno}: {first_line}"
