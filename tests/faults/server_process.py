@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -255,10 +256,17 @@ class Server:
         assert status == -signal.SIGKILL, f"the server had ended before it was killed: {status}: {self.told()}"
 
     def end(self) -> None:
-        """Leave nothing of it behind, whatever has become of it."""
+        """Leave nothing of it behind, whatever has become of it: not even what is killed and still holds its locks."""
         with suppress(ProcessLookupError):
             os.killpg(self.process.pid, signal.SIGKILL)
         self.process.wait(_REQUEST_TIMEOUT_S)
+        for pid in _group(self.process.pid):
+            with suppress(ProcessLookupError):
+                ends = os.pidfd_open(pid)
+                try:
+                    assert select.select([ends], [], [], _REQUEST_TIMEOUT_S)[0], f"{pid} was killed and does not end"
+                finally:
+                    os.close(ends)
 
 
 def ask(connection: http.client.HTTPConnection, method: str, path: str, body: bytes | None = None) -> Answer:
@@ -268,6 +276,15 @@ def ask(connection: http.client.HTTPConnection, method: str, path: str, body: by
     response = connection.getresponse()
     names = {name.lower(): value for name, value in response.getheaders()}
     return Answer(response.status, names, response.read())
+
+
+def _group(leader: int) -> Iterator[int]:
+    """The processes of a process group."""
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
+            # What follows the name, which may hold anything: state, parent, group.
+            if int((folder / "stat").read_text().rpartition(")")[2].split()[2]) == leader:
+                yield int(folder.name)
 
 
 def _open_files(pid: int) -> Iterator[str]:
