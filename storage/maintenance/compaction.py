@@ -98,7 +98,10 @@ class CompactionRun:
 def compact(run: CompactionRun, *, thorough: bool = False) -> CompactionResult:
     """Rewrite what `plan_compaction` chooses, until it chooses nothing more; return what was done.
 
-    A partition that cannot be rewritten does not keep the others from it: it is told of at the end.
+    A partition that cannot be rewritten does not keep the others from it: it is told of at the end. With *thorough*
+    no file is left that could be spared, of those that were there at the beginning, or when another rewrite was first:
+    beside a service that flushes there are always newer ones, and who waits for their end would rewrite the whole
+    table for them again and again.
 
     Raises:
         CorruptData: files of a partition cannot be read, or did not come out the same; the others are done.
@@ -110,12 +113,15 @@ def compact(run: CompactionRun, *, thorough: bool = False) -> CompactionResult:
     done = CompactionResult()
     failed: dict[Partition, Exception] = {}
     conflicts = 0
+    among: set[str] | None = None
     with own_temp_folder(run.paths.compaction_temp) as temp_folder:
         while not run.stop():
-            snapshot = run.lake.reload(run.journal.state().id)
-            plan = plan_compaction(
-                snapshot.files, run.limits, now_ms=run.now_ms(), thorough=thorough, without=failed.keys()
-            )
+            files = run.lake.reload(run.journal.state().id).files
+            if among is None:
+                among = {one.path for one in files}
+            if thorough:
+                files = tuple(one for one in files if one.path in among)
+            plan = plan_compaction(files, run.limits, now_ms=run.now_ms(), thorough=thorough, without=failed.keys())
             if not plan.batches:
                 break
             rewriter = Rewriter(
@@ -129,7 +135,8 @@ def compact(run: CompactionRun, *, thorough: bool = False) -> CompactionResult:
                 for batch in plan.batches:
                     if run.stop():
                         break
-                    result = _compact_batch(run, rewriter, batch, failed)
+                    result, added = _compact_batch(run, rewriter, batch, failed)
+                    among.update(str(run.paths.table / one.relative_path) for one in added)
                     done += result
                     if result.partitions:
                         run.on_commit(result)
@@ -140,6 +147,7 @@ def compact(run: CompactionRun, *, thorough: bool = False) -> CompactionResult:
                 if conflicts > _CONFLICTS_MAX:
                     raise
                 _log.info("a compaction was overtaken and plans again: %s", error)
+                among = None
             finally:
                 rewriter.close()
     for failure in failed.values():
@@ -152,8 +160,8 @@ def _compact_batch(
     rewriter: Rewriter,
     batch: Sequence[PartitionRewrite],
     failed: dict[Partition, Exception],
-) -> CompactionResult:
-    """Rewrite some partitions in one commit; those that cannot be are noted in *failed*."""
+) -> tuple[CompactionResult, list[WrittenFile]]:
+    """Rewrite some partitions in one commit, and return its files; those that cannot be are noted in *failed*."""
     started = time.perf_counter()
     removed: list[DataFile] = []
     added: list[WrittenFile] = []
@@ -169,13 +177,13 @@ def _compact_batch(
                     continue
                 removed += wanted.files
             if not removed:
-                return CompactionResult()
+                return CompactionResult(), []
             rewriter.require_same_rows([one.path for one in removed], added)
         except RowsDiffer as error:
             remove_unreferenced(added, run.paths.table)
             failed.update(dict.fromkeys((wanted.partition for wanted in batch), error))
             _log.error("partitions are left as they are: %s", error)
-            return CompactionResult()
+            return CompactionResult(), []
         except BaseException as error:
             remove_unreferenced(added, run.paths.table)
             if isinstance(error, CorruptData):
@@ -188,7 +196,7 @@ def _compact_batch(
             remove_unreferenced(added, run.paths.table)
             raise
     make_durable(run.lake, run.journal, run.latch, version)
-    return CompactionResult(
+    result = CompactionResult(
         len({(one.date, one.type) for one in removed}),
         len(removed),
         len(added),
@@ -197,6 +205,7 @@ def _compact_batch(
         sum(one.size_bytes for one in added),
         time.perf_counter() - started,
     )
+    return result, added
 
 
 def _require_present(files: Sequence[DataFile], error: Exception) -> None:

@@ -15,7 +15,7 @@ import pytest
 from storage.data_files import ROW_GROUP_ROWS, DataFileWriter, WrittenFile
 from storage.errors import CommitRefused, CorruptData, RewriteConflict
 from storage.lake import Lake
-from storage.maintenance.compaction import compact
+from storage.maintenance.compaction import CompactionResult, compact
 from storage.maintenance.planning import CompactionLimits
 from storage.maintenance.rewriting import Rewriter, RowsDiffer
 from storage.schema import ActionSchema, PromotedProperty
@@ -281,6 +281,43 @@ def test_a_compaction_that_is_told_to_stop_leaves_nothing_behind(store: Store) -
     with compaction_run(store, stop=stop) as run:
         assert compact(run, thorough=True).partitions == 0
     assert data_files(store.paths.data) == before
+
+
+def test_what_is_flushed_meanwhile_is_left_to_the_next(store: Store) -> None:
+    """Beside a service that flushes all the time it comes to its end, and writes no row twice."""
+    put_files(store, 3)
+    results: list[CompactionResult] = []
+
+    def flush_another(result: CompactionResult) -> None:
+        results.append(result)
+        assert len(results) < 5, "it goes on for as long as there is anything new"
+        put_files(store, 1, user=lambda _: f"new-{len(results)}")
+
+    done = compact_all(store, on_commit=flush_another)
+    assert done.rows == 18
+    assert [one.files_removed for one in results] == [3]
+    assert len(store.read_view().files) == 2
+    # The control: to the next it is as good as any other.
+    assert compact_all(store).rows == 24
+    assert len(store.read_view().files) == 1
+
+
+def test_what_another_rewrite_made_meanwhile_is_not_left(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put_files(store, 3)
+    others: list[CompactionResult] = []
+    rewrite = Rewriter.rewrite
+
+    def after_another(self: Rewriter, *given: Any, **named: Any) -> list[WrittenFile]:
+        if not others:
+            others.append(CompactionResult())
+            others.append(compact_all(store))
+            put_files(store, 1, user=lambda _: "new")
+        return rewrite(self, *given, **named)
+
+    monkeypatch.setattr(Rewriter, "rewrite", after_another)
+    assert compact_all(store).files_removed == 2
+    assert others[-1].files_removed == 3
+    assert len(store.read_view().files) == 1
 
 
 def test_files_that_somebody_removed_meanwhile_are_a_conflict_and_no_damage(
