@@ -26,8 +26,11 @@ class AlarmClock:
     def call_after(self, delay_s: float, call: Callable[[], None]) -> None:
         """Call *call* in *delay_s* seconds, from the alarm's thread."""
         with self._condition:
-            heapq.heappush(self._calls, (time.monotonic() + delay_s, next(self._order), call))
-            self._condition.notify()
+            due = (time.monotonic() + delay_s, next(self._order), call)
+            heapq.heappush(self._calls, due)
+            if self._calls[0] is due:
+                # Otherwise the thread waits for something that is due before.
+                self._condition.notify()
 
     def close(self) -> None:
         """End the thread; what was to be called later is forgotten."""

@@ -22,18 +22,20 @@ from queries.sql.connection import open_locked_connection
 from queries.sql.day_groups import DayGroups, parts_by_days
 from queries.sql.failures import TABLE, TEMPORARY, Interrupted, ResultTooLarge, failure
 from queries.sql.footers import Footers
-from queries.sql.guard import Guard, StatementKind
+from queries.sql.guard import CheckedStatement, Guard, StatementKind
 from queries.sql.literals import sql_text
 from queries.sql.messages import Failed, Finished, Run, Start, Started
 from queries.sql.parameters import decode_parameters
 from queries.sql.plans import analyzed_plan_text
-from queries.sql.pruning import FileBounds, FilePruner, PrunedFiles
+from queries.sql.pruning import FileBounds, FileFilter, FilePruner, PrunedFiles
+from queries.sql.remembered_plans import RememberedPlans
 from queries.sql.row_groups import RowGroupSteps, row_group_steps
+from queries.sql.steadiness import steady_functions
 from storage.erased_rows import ErasedRows
 from storage.file_names import all_have_columns
 
 # Small enough that rows of the largest properties stay far below the memory limit together.
-_BATCH_ROWS: Final = 2_048
+BATCH_ROWS: Final = 2_048
 _FOOTERS: Final = "SELECT count(*) FROM parquet_file_metadata([{}])"
 _PARSE: Final = (
     "SELECT list_transform([{}], lambda text: json_serialize_sql(text::VARCHAR, skip_null := true, skip_empty := true))"
@@ -76,12 +78,14 @@ class Receiver:
         batch: called with rows in order; may wait, and raise to end the query.
         stop: set when the query shall stop.
         finish: called after the last rows; may wait, and raise, as *batch*.
+        finished: called at last, with what the query cost; whoever asked may have the answer while DuckDB clears up.
     """
 
     started: Callable[[Started, pa.Schema], None]
     batch: Callable[[pa.RecordBatch], None]
     stop: threading.Event
     finish: Callable[[], None] = lambda: None
+    finished: Callable[[Finished], None] = lambda _: None
 
     def check(self) -> None:
         """Raise if the query shall stop.
@@ -126,7 +130,14 @@ class Engine:
         self.worn = False
         self._start_views = start.views
         self._catalog = Catalog(self._connection, temp_folder / "template", macros=start.macros)
-        self._guard = Guard(self._parse, views=start.views, macros=start.macros, taken=names_taken(self._connection))
+        self._guard = Guard(
+            self._parse,
+            views=start.views,
+            macros=start.macros,
+            taken=names_taken(self._connection),
+            steady=steady_functions(self._connection, macros=start.macros),
+        )
+        self._plans = RememberedPlans()
         self._running_lock = threading.Lock()
         self._running = False
         self._pruner = FilePruner(self._parse, table=self._catalog.stand_in, columns=self._catalog.stand_in_columns)
@@ -139,6 +150,7 @@ class Engine:
         """
         if self._catalog.use_schema(schema, self._start_views if views is None else views):
             self._hot_rows = 0
+            self._plans.forget()
             self._guard.use_views(self._catalog.names)
             self._connection.execute("SELECT * FROM actions").to_arrow_table()
             # Once more, since its footer is remembered from now on.
@@ -146,6 +158,7 @@ class Engine:
             self._template_bytes = int(self._profile()["total_bytes_read"])
         self._catalog.use_columns(uniform=all_have_columns((file.path for file in files), schema))
         self._files = files
+        self._plans.forget_files()
         self.worn = self.worn or self._footers.too_many(file.path for file in files)
         self._total = (len(files), sum(file.size_bytes for file in files))
 
@@ -186,13 +199,16 @@ class Engine:
         self.run(request, Receiver(lambda *_: None, lambda _: None, threading.Event()))
 
     def run(self, request: Run, receiver: Receiver) -> Finished:
-        """Run a query to its end and hand its rows to the receiver.
+        """Run a query to its end and hand its rows, and what it cost, to the receiver.
 
         Raises:
-            QueryFailed: the query is wrong, too large, or was stopped, or a file or the engine failed.
+            QueryFailed: the query is wrong, too large, or was stopped, or a file or the engine failed. The receiver
+                has not been told that it is finished.
+            duckdb.Error: the receiver was, but DuckDB could not clear up, so that nothing more may run.
         """
         began_s = time.monotonic()
         place = _Place()
+        done: Finished | None = None
         try:
             statement = self._guard.check(request.sql)
             place.offset_bytes = statement.offset_bytes
@@ -202,10 +218,12 @@ class Engine:
             sql = self._catalog.show_tables if statement.kind is StatementKind.SHOW_TABLES else statement.select
             parameters = decode_parameters(request.parameters)
             with self._transaction():
-                pruned, plan = self._prune(sql, parameters, place)
-                explained = None
                 if request.explain:
+                    plan, _, pruned = self._plan(sql, parameters, place)
                     explained = row_group_steps(self._connection, pruned.by_time, self._pruner.row_groups(plan))
+                else:
+                    pruned = self._prune(statement, request, sql, parameters, place)
+                    explained = None
                 receiver.check()
                 place.prefix = _PREFIXES[kind]
                 if kind is StatementKind.ROWS and statement.by_days is not None:
@@ -226,25 +244,46 @@ class Engine:
                         profile = None
                 receiver.finish()
                 files, scanned_bytes = self._scanned(profile, pruned, read_before)
+                done = Finished(
+                    rows=rows,
+                    truncated=truncated,
+                    scanned_files=files,
+                    scanned_bytes=scanned_bytes,
+                    elapsed_ms=(time.monotonic() - began_s) * 1000,
+                )
+                receiver.finished(done)
         except Exception as error:
+            if done is not None:
+                raise
             raise QueryFailed(self._failed(error, request.sql, place)) from error
-        return Finished(
-            rows=rows,
-            truncated=truncated,
-            scanned_files=files,
-            scanned_bytes=scanned_bytes,
-            elapsed_ms=(time.monotonic() - began_s) * 1000,
-        )
+        return done
 
-    def _prune(self, sql: str, parameters: Any, place: _Place) -> tuple[PrunedFiles, str]:
-        """Plan over the stand-in and let `actions` have the files that the plan can need; return them and the plan."""
+    def _prune(
+        self, statement: CheckedStatement, request: Run, sql: str, parameters: Any, place: _Place
+    ) -> PrunedFiles:
+        """Let `actions` have the files that a query can need; return them. One of before need not be planned."""
+        key = self._plans.key_of(request) if statement.steady else None
+        if key is None:
+            _, _, pruned = self._plan(sql, parameters, place)
+            return pruned
+        remembered = self._plans.prune(key, self._files)
+        if remembered is not None:
+            self._catalog.use_files(remembered.by_time)
+            return remembered
+        _, chosen, pruned = self._plan(sql, parameters, place)
+        self._plans.learn(key, chosen, pruned, self._files)
+        return pruned
+
+    def _plan(self, sql: str, parameters: Any, place: _Place) -> tuple[str, FileFilter, PrunedFiles]:
+        """Plan over the stand-in, and let `actions` have the files that the plan can need; return what is found."""
         place.prefix = _PLAN
         self._catalog.plan_with_stand_in()
         plan = self._connection.execute(_PLAN + sql, parameters).fetchall()[0][1]
         self._catalog.use_real_views()
-        pruned = self._pruner.prune(plan, self._files)
+        chosen = self._pruner.file_filter(plan)
+        pruned = chosen.prune(self._files)
         self._catalog.use_files(pruned.by_time)
-        return pruned, plan
+        return plan, chosen, pruned
 
     def _learn_footers(self, pruned: PrunedFiles) -> None:
         """Have DuckDB remember the footers of files that it opens for the first time.
@@ -269,7 +308,7 @@ class Engine:
         """Stream the answer; returns its rows, and whether there would have been more."""
         columns = [(str(one[0]), str(one[1])) for one in self._connection.description or ()]
         sent = 0
-        with self._connection.to_arrow_reader(_BATCH_ROWS) as reader:
+        with self._connection.to_arrow_reader(BATCH_ROWS) as reader:
             batch = next(reader, None)
             receiver.started(msgspec.structs.replace(started, columns=columns), reader.schema)
             while batch is not None:

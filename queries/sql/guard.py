@@ -23,6 +23,7 @@ import msgspec
 from queries.sql.day_groups import DayGroups, day_groups
 from queries.sql.errors import SqlError
 from queries.sql.functions import SCALAR_FUNCTIONS, TABLE_FUNCTIONS
+from queries.sql.steadiness import is_steady
 
 _NOWHERE: Final = 2**64 - 1
 _TEXTS_REMEMBERED: Final = 256
@@ -94,6 +95,7 @@ class CheckedStatement:
         select: the text of the SELECT, without a leading EXPLAIN.
         offset_characters, offset_bytes: where `select` begins in the text that was sent.
         by_days: how it may be run by days, where it may.
+        steady: whether its plan is the same whenever it is made, with the same parameters, columns and views.
     """
 
     kind: StatementKind
@@ -101,6 +103,7 @@ class CheckedStatement:
     offset_characters: int
     offset_bytes: int
     by_days: DayGroups | None = None
+    steady: bool = False
 
 
 Parser = Callable[[Sequence[str]], list[str]]
@@ -121,12 +124,20 @@ class Guard:
         views: the names that may stand in FROM.
         macros: names of scalar macros of the service's own, beside DuckDB's functions.
         taken: names of tables and views of DuckDB's own, which a WITH query may not take.
+        steady: names of functions whose value follows from their arguments.
     """
 
     def __init__(
-        self, parse: Parser, *, views: Collection[str], macros: Collection[str], taken: Collection[str]
+        self,
+        parse: Parser,
+        *,
+        views: Collection[str],
+        macros: Collection[str],
+        taken: Collection[str],
+        steady: Collection[str] = (),
     ) -> None:
         self._parse = parse
+        self._steady = steady
         self._taken_names = frozenset(name.lower() for name in taken)
         self.use_views(views)
         self._functions = SCALAR_FUNCTIONS | {name.lower() for name in macros}
@@ -170,7 +181,8 @@ class Guard:
         if refusal is not None:
             position = None if refusal.byte is None else character_offset(text, start + refusal.byte)
             raise SqlError(refusal.message, position=position, suggestion=refusal.suggestion)
-        return replace(statement, by_days=day_groups(select, statements[0]["node"]))
+        node = statements[0]["node"]
+        return replace(statement, by_days=day_groups(select, node), steady=is_steady(node, self._steady))
 
     def _statements(self, sql: str) -> list[Any]:
         try:

@@ -71,7 +71,9 @@ class Run(msgspec.Struct, tag=True, frozen=True):
 
 
 class More(msgspec.Struct, tag=True, frozen=True):
-    """The worker may send one more batch."""
+    """The worker may send so many batches more."""
+
+    batches: int = 1
 
 
 class Cancel(msgspec.Struct, tag=True, frozen=True):

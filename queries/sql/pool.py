@@ -21,13 +21,12 @@ from queries.sql.parameters import check_text, encode_parameters
 from queries.sql.process import FileFrames, LostWorker, WorkerSettings
 from queries.sql.request import SQL_CHARACTERS_MAX, SqlLimits, SqlRequest, TableView
 from queries.sql.result import SqlResult
-from queries.sql.running import RunningQuery, StopReason
+from queries.sql.running import BATCHES_AHEAD, RunningQuery, StopReason
 from queries.sql.walls.around import WALL_NAMES
 from queries.sql.walls.report import IsolationReport
 from queries.views import view_statements
 from storage.schema import ActionSchema
 
-_BATCHES_AHEAD: Final = 4
 _FOLDER_PREFIX: Final = "sql-"
 _PATTERN_CHARACTERS: Final = frozenset("*?[")
 
@@ -156,7 +155,7 @@ class SqlPool:
             result_bytes_max=self._limits.result_bytes_max,
             explain=request.explain,
             cpu_s_max=int((self._limits.timeout_s + 1) * (self._limits.threads + 1)) + 1,
-            batches=_BATCHES_AHEAD,
+            batches=BATCHES_AHEAD,
             scanned_bytes_max=request.scanned_bytes_max,
         )
         # Before a worker is taken, so that files of somewhere else cost none.

@@ -149,6 +149,24 @@ class RowGroupFilter:
     holds: Condition
 
 
+@dataclass(frozen=True, slots=True)
+class FileFilter:
+    """Which files a query can need.
+
+    Attributes:
+        by_partition: for each scan of the table, its conditions on `date` and `type`.
+        by_time: for each, those on `time`, too.
+    """
+
+    by_partition: Sequence[Sequence[Condition]]
+    by_time: Sequence[Sequence[Condition]]
+
+    def prune(self, files: Sequence[FileBounds]) -> PrunedFiles:
+        """Leave out files that no scan can need."""
+        by_partition = _kept_partitions(self.by_partition, files)
+        return PrunedFiles(by_partition, _kept(self.by_time, by_partition))
+
+
 class FilePruner:
     """Reads plans over one stand-in.
 
@@ -163,16 +181,17 @@ class FilePruner:
         self._table = table
         self._columns = columns
 
-    def prune(self, plan: bytes | str, files: Sequence[FileBounds]) -> PrunedFiles:
-        """Leave out files that no scan of the plan can need.
+    def file_filter(self, plan: bytes | str) -> FileFilter:
+        """Tell which files the scans of a plan can need.
 
         Raises:
             SqlError: the plan reads from something else than the table.
         """
         scans = self._scan_filters(plan, _FILE_COLUMNS)
-        by_partition = _kept_partitions([self._conditions(trees, ("date", "type")) for trees in scans], files)
-        by_time = _kept([self._conditions(trees, ("date", "type", "time")) for trees in scans], by_partition)
-        return PrunedFiles(by_partition, by_time)
+        return FileFilter(
+            by_partition=[self._conditions(trees, ("date", "type")) for trees in scans],
+            by_time=[self._conditions(trees, ("date", "type", "time")) for trees in scans],
+        )
 
     def row_groups(self, plan: bytes | str) -> RowGroupFilter:
         """Tell which row groups of the files that remain can be needed, for those who want to see it."""

@@ -21,6 +21,10 @@ from queries.sql.messages import Batch, Cancel, Failed, Finished, More, Run, Sta
 from queries.sql.process import FileFrames, WorkerProcess
 from queries.sql.request import SqlLimits, TableView
 
+BATCHES_AHEAD: Final = 4
+"""How many batches a worker may send before any was taken."""
+_ASK_FOR: Final = BATCHES_AHEAD // 2
+
 KILL_AFTER_S: Final = 0.5
 """How long a worker has to stop a query before the worker is ended."""
 
@@ -67,6 +71,8 @@ class RunningQuery:
         self._alarm = alarm
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
+        # Batches that were taken since the worker was told.
+        self._taken = 0
         self.over = False
 
     def begin(self, run: Run, view: TableView, frames: FileFrames) -> tuple[Started, memoryview]:
@@ -112,9 +118,13 @@ class RunningQuery:
         return message, payload
 
     def ask_for_more(self) -> None:
-        """Let the worker send one more batch."""
+        """Let the worker send one more batch, soon: it is woken for several at once, and never for a short answer."""
+        self._taken += 1
+        if self._taken < _ASK_FOR:
+            return
+        taken, self._taken = self._taken, 0
         try:
-            self._worker.channel.send(More())
+            self._worker.channel.send(More(taken))
         except ChannelClosed:
             self._died()
 

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from queries.sql.channel import Channel, ChannelClosed
+from queries.sql.channel import Channel, ChannelClosed, encode_frame
 from queries.sql.messages import (
     Batch,
     Cancel,
@@ -142,7 +142,7 @@ class Worker:
         current: _Query | None = None
         while True:
             watched = current is not None and not current.over and current.must_be_watched
-            if not select.select([self._descriptor], [], [], _LOOK_AGAIN_S if watched else None)[0]:
+            if not self._channel.has_read_ahead and not self._arrives(_LOOK_AGAIN_S if watched else None):
                 if current is not None and not current.over and current.must_end(self._bytes_read):
                     self._engine.interrupt()
                 continue
@@ -156,14 +156,18 @@ class Worker:
                 case Run():
                     current = _Query(message, threading.Semaphore(message.batches))
                     self._work.put((current, payload))
-                case More() if current is not None:
-                    current.credits.release()
+                case More() if current is not None and message.batches > 0:
+                    current.credits.release(message.batches)
                 case Cancel() if current is not None:
                     current.stop.set()
                     current.credits.release()
                     self._engine.interrupt()
                 case _:
                     os._exit(2)
+
+    def _arrives(self, timeout_s: float | None) -> bool:
+        """Wait for the service to say something."""
+        return bool(select.select([self._descriptor], [], [], timeout_s)[0])
 
     def _take(self, message: UseTable | UseHot | UseErased, payload: memoryview) -> None:
         """Take a snapshot's files, rows, or which rows are erased; what goes wrong is the next query's answer."""
@@ -193,55 +197,81 @@ class Worker:
 
         resource_limits.allow_cpu_seconds(query.run.cpu_s_max)
         query.read_before = self._bytes_read() if query.run.scanned_bytes_max is not None else None
-        sender = _Sender(self._channel, query)
-        outcome: Finished | Failed
-        if self._broken is not None:
-            outcome = self._broken
-        else:
+        sender = _Sender(self._channel, query, self._last_word)
+        failed = self._broken
+        if failed is None:
             try:
-                outcome = self._engine.run(query.run, Receiver(sender.started, sender.batch, query.stop, sender.flush))
+                self._engine.run(
+                    query.run,
+                    Receiver(sender.started, sender.batch, query.stop, sender.hold_last, sender.end),
+                )
             except QueryFailed as error:
-                outcome = error.failed
-        query.over = True
-        if isinstance(outcome, Failed) and outcome.kind == "interrupted" and query.scanned_too_much is not None:
-            outcome = Failed("scan_limit", "more was read than may be", scanned_bytes=query.scanned_too_much)
+                failed = error.failed
+        if failed is not None:
+            if failed.kind == "interrupted" and query.scanned_too_much is not None:
+                failed = Failed("scan_limit", "more was read than may be", scanned_bytes=query.scanned_too_much)
+            sender.end(failed)
+
+    def _last_word(self, outcome: Finished | Failed) -> Finished | Failed:
+        """Say with how a query ended whether it was the last one here."""
         if self._engine.worn or self._walls.memory_is_short():
-            outcome = msgspec.structs.replace(outcome, retire=True)
-        try:
-            self._channel.send(outcome)
-        except ChannelClosed:
-            os._exit(0)
+            return msgspec.structs.replace(outcome, retire=True)
+        return outcome
 
 
 class _Sender:
-    """Sends one answer, no faster than it is asked for, and no more than is allowed."""
+    """Sends one answer, no faster than it is asked for, and no more than is allowed.
 
-    def __init__(self, channel: Channel[ToWorker], query: _Query) -> None:
+    What it begins with waits for the first rows, and the last rows wait for the end, so that a small answer is one
+    write, which wakes the service once.
+    """
+
+    def __init__(
+        self, channel: Channel[ToWorker], query: _Query, last_word: Callable[[Finished | Failed], Finished | Failed]
+    ) -> None:
         self._channel = channel
         self._query = query
+        self._last_word = last_word
         self._sent_bytes = 0
+        self._waiting: list[bytes | memoryview] = []
         self._held: list[pa.RecordBatch] = []
         self._held_bytes = 0
         self._buffer: pa.Buffer | None = None
 
     def started(self, started: Started, schema: pa.Schema) -> None:
-        self._channel.send(started, memoryview(schema.serialize()))
+        """Begin an answer."""
+        self._waiting += encode_frame(started, memoryview(schema.serialize()))
 
     def batch(self, batch: pa.RecordBatch) -> None:
-        """Send rows, the first ones at once, later ones together with what follows them."""
+        """Send rows, the first ones at once unless they are all, later ones together with what follows them."""
         self._held.append(batch)
         self._held_bytes += batch.nbytes
-        if self._held_bytes >= min(_MESSAGE_BYTES, self._sent_bytes):
-            self.flush()
+        if self._held_bytes >= min(_MESSAGE_BYTES, self._sent_bytes) and (self._sent_bytes or _may_go_on(batch)):
+            self._encode_held()
+            self._send_waiting()
 
-    def flush(self) -> None:
-        """Send what is held back."""
+    def hold_last(self) -> None:
+        """Make what is held back ready to be sent with the end."""
+        if self._held:
+            self._encode_held()
+
+    def end(self, outcome: Finished | Failed) -> None:
+        """Send what still waits, unless the query failed, and how it ended."""
+        self._query.over = True
+        if isinstance(outcome, Failed):
+            self._waiting = []
+        self._waiting += encode_frame(self._last_word(outcome))
+        try:
+            self._send_waiting()
+        except ChannelClosed:
+            os._exit(0)
+
+    def _encode_held(self) -> None:
+        """Make a message of what is held back, as soon as one may be sent."""
         import pyarrow as pa
 
         from queries.sql.failures import Interrupted, ResultTooLarge
 
-        if not self._held:
-            return
         measured = pa.MockOutputStream()
         self._write_held(measured)
         if self._buffer is None or self._buffer.size < measured.size():
@@ -256,7 +286,11 @@ class _Sender:
         self._query.credits.acquire()
         if self._query.stop.is_set():
             raise Interrupted
-        self._channel.send(Batch(), payload)
+        self._waiting += encode_frame(Batch(), payload)
+
+    def _send_waiting(self) -> None:
+        self._channel.send_frame(self._waiting)
+        self._waiting = []
 
     def _write_held(self, sink: pa.NativeFile) -> None:
         import pyarrow as pa
@@ -264,6 +298,13 @@ class _Sender:
         with pa.ipc.new_stream(sink, self._held[0].schema) as writer:
             for one in self._held:
                 writer.write_batch(one)
+
+
+def _may_go_on(batch: pa.RecordBatch) -> bool:
+    """Whether more rows may follow these: DuckDB fills all batches but the last."""
+    from queries.sql.engine import BATCH_ROWS
+
+    return bool(batch.num_rows >= BATCH_ROWS)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from queries.sql import FileCount
-from queries.sql.pruning import FileBounds, FilePruner
+from queries.sql.pruning import FilePruner
 from queries.views import view_statements
 from storage.data_files import DataFile
 from tests.queries.sql_tables import SCHEMA, Row, Sandbox, SmallTable, as_table, make_rows, sandbox, write_file
@@ -311,9 +311,8 @@ def test_a_plan_that_reads_something_else_is_refused(plan: list[Any]) -> None:
     from queries.sql import SqlError
 
     pruner = FilePruner(lambda _: [], table="memory.planning.t", columns={"x_date": "date"})
-    file = FileBounds("a", 1, datetime.date(2024, 1, 1), "click", 0, 1)
     with pytest.raises(SqlError, match="not allowed"):
-        pruner.prune(json.dumps(plan), [file])
+        pruner.file_filter(json.dumps(plan))
 
 
 def test_hot_rows_are_counted_and_seen(sql: Sandbox, tmp_path: Path) -> None:
