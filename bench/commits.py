@@ -2,14 +2,18 @@
 
 Each commit is a flush of a few actions as the service does it: a data file, its fsync, the table's commit, its fsync,
 and the trim of the journal. The store's own caretaker compacts, writes checkpoints and cleans the log meanwhile.
+Beside the time of a commit, which tells of the machine as well, stands what the process did for it, upkeep included:
+its processor time, the bytes that it read and wrote by system calls, and how many of these there were.
 """
 
 from __future__ import annotations
 
+import resource
 import shutil
 import statistics
 import tempfile
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import click
@@ -29,6 +33,35 @@ from storage.submission import SubmissionLimits, SubmissionParser
 
 _STEP = 1_000
 _BODY = b'{"userId": "u%d", "actions": [{"time": "2024-03-01T12:00:00Z", "type": "click"}]}'
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    """What this process has done so far, its threads included."""
+
+    processor_s: float
+    read_bytes: int
+    written_bytes: int
+    reads: int
+    writes: int
+
+    @staticmethod
+    def so_far() -> _Work:
+        """Ask the kernel."""
+        fields = dict(line.split(": ") for line in Path("/proc/self/io").read_text().splitlines())
+        used = resource.getrusage(resource.RUSAGE_SELF)
+        counts = (int(fields[name]) for name in ("rchar", "wchar", "syscr", "syscw"))
+        return _Work(used.ru_utime + used.ru_stime, *counts)
+
+    def each_since(self, before: _Work, commits: int) -> str:
+        """Tell what was done since then for each of so many commits."""
+        return (
+            f"{(self.processor_s - before.processor_s) * 1000 / commits:.1f} ms of processor,"
+            f" {(self.read_bytes - before.read_bytes) / 1024 / commits:.0f} KiB read"
+            f" ({(self.reads - before.reads) / commits:.0f} calls),"
+            f" {(self.written_bytes - before.written_bytes) / 1024 / commits:.0f} KiB written"
+            f" ({(self.writes - before.writes) / commits:.0f} calls)"
+        )
 
 
 @click.command(help=__doc__)
@@ -63,20 +96,25 @@ def main(commits: int, without_upkeep: bool, data_dir: Path | None) -> None:
     if without_upkeep:
         flusher._commits_since_checkpoint = -commits
     took_ms: list[float] = []
+    step = min(_STEP, commits)
+    before = _Work.so_far()
     for number in range(1, commits + 1):
         parsed = parser.parse_json(_BODY % number, now_us=system_now_us())
         store.append([Append(parsed.submissions, parsed.rejections, b"{}", None)])
         started = time.perf_counter()
         flusher.flush(number)
         took_ms.append((time.perf_counter() - started) * 1000)
-        if number % min(_STEP, commits) == 0:
-            last = sorted(took_ms[-_STEP:])
+        if number % step == 0:
+            work = _Work.so_far()
+            last = sorted(took_ms[-step:])
             p90_ms = last[len(last) * 9 // 10]
             files = len(store.read_view().files)
             click.echo(
                 f"{number:>6} commits: median {statistics.median(last):5.1f} ms, p90 {p90_ms:5.1f} ms;"
+                f" each {work.each_since(before, step)};"
                 f" {len(log_entries(store.paths.table))} log entries, {files} files in the table"
             )
+            before = _Work.so_far()
     store.close(flush=False)
     shutil.rmtree(folder)
 
