@@ -31,16 +31,17 @@ class HotRows:
 
     def next_after(self, watermark: int) -> int:
         """Forget rows up to *watermark* and return the position above which the journal has to be read."""
-        if watermark > self.through:
-            self._table = self._schema.table_schema.empty_table()
-            self.after = self.through = watermark
-        elif watermark < self.after:
-            # An older snapshot than the last reader's: what lies between was dropped, so begin anew.
-            self._table = self._schema.table_schema.empty_table()
-            self.after = self.through = watermark
-        elif watermark > self.after:
+        if watermark == self.after:
+            return self.through
+        if self.after < watermark < self.through:
             self._table = self._table.slice(watermark - self.after)
-            self.after = watermark
+        else:
+            # All was flushed, or it is an older snapshot than the last reader's: what lies between was dropped. No
+            # part of the rows stays, not even one of length 0, which would keep the memory of all of them.
+            self._table = self._schema.table_schema.empty_table()
+            self.users = HotUsers()
+            self.through = watermark
+        self.after = watermark
         return self.through
 
     def extend(self, rows: Sequence[JournalRow]) -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,6 +50,7 @@ _CONFIGURATION: Final = {
 }
 # The app id of everything that replaces files by others: two rewrites from the same version cannot both be committed.
 MAINTENANCE: Final = "maintenance"
+_PAUSES_BEFORE_DAMAGE_S: Final = (0.01, 0.1)
 _NO_HOOKS: Final = PostCommitHookProperties(create_checkpoint=False, cleanup_expired_logs=False)
 
 
@@ -98,8 +100,20 @@ class Lake:
         """Load what was committed since.
 
         The library reads what it has not needed so far when it is asked for it, from the files that it saw when it
-        opened the table; upkeep removes these once there are two newer checkpoints.
+        opened the table; upkeep removes these once there are two newer checkpoints. It goes by lists of the log's
+        folder, of which a file system only promises what was there all the time: one that is made while others commit
+        may have an entry and not the one before it, or one twice. So a log counts as damaged only when it fails again.
         """
+        for pause_s in _PAUSES_BEFORE_DAMAGE_S:
+            try:
+                self._load()
+            except DeltaError:
+                time.sleep(pause_s)
+            else:
+                return
+        self._open()
+
+    def _load(self) -> None:
         if max(checkpoints(self.folder), default=-1) == self._checkpoint:
             self._table.update_incremental()
         else:

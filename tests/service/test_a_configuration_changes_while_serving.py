@@ -207,11 +207,17 @@ def test_a_wrong_file_is_said_everywhere_and_changes_nothing(served: RunningServ
 def test_limits_change(served: RunningService) -> None:
     big = submission("big", action("2024-02-01T00:00:00Z", "CLICK", text="x" * 300))
     assert served.client.post("/api/submitlogs", json=big).status_code == 200
-    save(served, "submit_body_bytes_max = 300\nretrieve_limit_max = 7\nlog_level = 'debug'\n" + BEGINNING)
+    save(served, "submit_body_bytes_max = 300\nretrieve_limit_max = 7\nlog_level = 'error'\n" + BEGINNING)
     everywhere(served, lambda client: client.post("/api/submitlogs", json=big).status_code, 413)
     limited = {"userId": "u", "limit": "8"}
     everywhere(served, lambda client: client.get("/api/retrievelogs", params=limited).status_code, 400)
     assert served.client.get("/api/config").json()["settings"]["retrieve_limit_max"]["changedAt"] is not None
+    # So does what is logged: a change that is seen while only errors are is not told of.
+    save(served, "retrieve_limit_max = 8\nlog_level = 'error'\n" + BEGINNING)
+    everywhere(served, lambda client: client.get("/api/retrievelogs", params=limited).status_code, 200)
+    save(served, "retrieve_limit_max = 9\nlog_level = 'info'\n" + BEGINNING)
+    everywhere(served, lambda _: served.log().count("settings changed: log_level, retrieve_limit_max"), 4)
+    assert "settings changed: retrieve_limit_max" not in served.log()
 
 
 def test_a_type_goes_and_what_is_stored_stays(served: RunningService) -> None:

@@ -8,7 +8,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
+from storage.hot import HotRows
 from storage.hot_users import HotUsers
+from storage.store import Store
+from tests.storage.building import put
 
 USERS = ("", "a", "ann", "anna", "é🙂", "user-000000001-x", "user-000000002-x", "a" * 256, "b" + "a" * 255, "nul\0nul")
 
@@ -67,3 +70,24 @@ def test_users_that_share_a_number_are_told_apart(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("storage.hot_users.INDEXED_FROM_ROWS", 20)
     monkeypatch.setattr("storage.hot_users._numbers", lambda users: np.zeros(len(users), np.uint64))
     check(HotUsers(), hot_rows(1, 60, random.Random(2)))
+
+
+def test_nothing_stays_of_rows_that_were_all_flushed(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Neither the rows, of which an empty part would keep all, nor where the users' were among them."""
+    monkeypatch.setattr("storage.hot_users.SEGMENT_ROWS", 8)
+    monkeypatch.setattr("storage.hot_users.INDEXED_FROM_ROWS", 20)
+    hot = HotRows(store.journal_id, store.schema)
+    put(store, 1000)
+    hot.next_after(0)
+    hot.extend(store.journal.read_tail(0)[1])
+    check(hot.users, hot.table)
+    assert hot.users.indexed_rows
+    before = pa.total_allocated_bytes()
+    held = hot.table.nbytes
+    hot.next_after(1000)
+    assert hot.table.num_rows == 0
+    assert before - pa.total_allocated_bytes() >= held // 2
+    assert hot.users.indexed_rows == 0
+    put(store, 3)
+    hot.extend(store.journal.read_tail(hot.next_after(1000))[1])
+    assert hot.table["position"].to_pylist() == [1001, 1002, 1003]

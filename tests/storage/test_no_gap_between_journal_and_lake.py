@@ -11,8 +11,10 @@ from pathlib import Path
 
 import apsw
 import pytest
+from deltalake import DeltaTable
+from deltalake.exceptions import DeltaError
 
-from storage.errors import StoreFailed
+from storage.errors import CorruptData, StoreFailed
 from storage.flush import FlushLimits, FlushResult
 from storage.lake import Lake, Snapshot
 from storage.opening import read_store
@@ -252,3 +254,36 @@ def test_a_store_that_is_open_for_reading_only_does_not_flush(folder: Path) -> N
         with pytest.raises(RuntimeError, match="reading only"):
             reader.flush(timeout_s=1)
         reader.close(flush=False)
+
+
+def _fail_while_listing(monkeypatch: pytest.MonkeyPatch, times: int) -> None:
+    """Let the library find the log's folder as it is listed while others commit."""
+    failures = iter(range(times))
+
+    def failing_at_first(load: Callable[[object], None]) -> Callable[[object], None]:
+        def load_or_not(one: object) -> None:
+            if next(failures, None) is not None:
+                raise DeltaError("Kernel error: Expected contiguous commit files, but found gap")
+            load(one)
+
+        return load_or_not
+
+    for owner, name in ((DeltaTable, "update_incremental"), (Lake, "_open")):
+        monkeypatch.setattr(owner, name, failing_at_first(getattr(owner, name)))
+
+
+def test_a_log_that_was_listed_while_others_committed_is_read_again(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put(store, 3)
+    store.flush_here()
+    _fail_while_listing(monkeypatch, 1)
+    assert positions(store) == through(3)
+
+
+def test_a_log_that_cannot_be_read_again_either_is_damaged(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    put(store, 3)
+    store.flush_here()
+    _fail_while_listing(monkeypatch, 100)
+    with pytest.raises(CorruptData, match="found gap"):
+        store.read_view()
