@@ -11,6 +11,7 @@ from typing import Final
 
 import uvicorn
 from uvicorn.supervisors import Multiprocess
+from uvicorn.supervisors.multiprocess import Process
 
 BACKLOG: Final = 2048
 
@@ -71,6 +72,7 @@ class Workers(Multiprocess):
         for listener in self._listeners:
             self.sockets = [listener]
             super().init_processes()
+            _hear_of_its_end(self.processes[-1])
 
     def keep_subprocess_alive(self) -> None:
         """Replace each worker that has died or does not answer."""
@@ -102,3 +104,13 @@ class Workers(Multiprocess):
 
     def _took(self, place: int) -> None:
         self._all[place] = self.processes[0]
+        _hear_of_its_end(self.processes[0])
+
+
+def _hear_of_its_end(worker: Process) -> None:
+    """Let a worker's end close the pipe that it is asked through; without effect on one that was seen to already.
+
+    As long as this process holds the worker's end of it too, a worker that dies with a question unanswered, as one
+    that still starts, is waited for until the time-out: a minute in which nobody takes its connections.
+    """
+    worker.child_conn.close()

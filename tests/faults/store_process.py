@@ -56,6 +56,7 @@ class Run:
         patience: whether a client goes on when it is told to come again later. Otherwise it ends at any refusal, and
             the run with the last of its clients.
         read_only: look into a store that another run holds, report what is in it, and end.
+        holds_after_commit: whether a flush that has committed goes no further, so that a kill comes before its trim.
         mistake: of `tests.faults.broken_stores`, or None for the store as it is.
         fault: what to call `tests.faults.injected_faults.install` with.
         fault_from_start: whether that is done before the store is opened, or once it is open.
@@ -67,6 +68,7 @@ class Run:
     actions_max: int = 3
     patience: bool = False
     read_only: bool = False
+    holds_after_commit: bool = False
     mistake: str | None = None
     fault: dict[str, Any] = field(default_factory=dict)
     fault_from_start: bool = False

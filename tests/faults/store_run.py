@@ -47,7 +47,7 @@ def perform(run: Run, reports: int) -> None:
 
     if run.mistake is not None:
         broken_stores.MISTAKES[run.mistake]()
-    _report_commits(report)
+    _report_commits(report, hold=run.holds_after_commit)
     sys.setswitchinterval(storage.group_commit.SWITCH_INTERVAL_S)
     if run.fault and run.fault_from_start:
         injected_faults.install(**run.fault)
@@ -61,13 +61,15 @@ def perform(run: Run, reports: int) -> None:
         report(f"D {json.dumps([*row.action, row.whole, *(row.place or ())])}")
 
 
-def _report_commits(report: Report) -> None:
+def _report_commits(report: Report, *, hold: bool) -> None:
     append = Lake.append
 
     def reported(lake: Lake, files: Sequence[WrittenFile], *, journal: str, after: int, watermark: int) -> int:
         report("B")
         version = append(lake, files, journal=journal, after=after, watermark=watermark)
         report("C")
+        if hold:
+            threading.Event().wait()
         return version
 
     Lake.append = reported  # type: ignore[method-assign,assignment]

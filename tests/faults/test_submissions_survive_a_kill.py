@@ -30,13 +30,33 @@ _CONTROL_CYCLES_MAX = 120
 _LANES = 2
 # So many of one, two or three actions are waited for in two thirds of the runs, however fast they come.
 _SUBMISSIONS = 24
-# When the kills come: the share of them, what has happened before, and how long after it at the most, in seconds.
-_MOMENTS: Final[Sequence[tuple[float, Callable[[RunningStore], bool] | None, float]]] = (
-    (0.15, None, 0.03),
-    (0.35, lambda run: run.submissions_acknowledged > _SUBMISSIONS, 0.03),
-    (0.10, lambda run: run.commits_begun > 0, 0.01),
-    (0.10, lambda run: run.commits > 0, 0.003),
-    (0.30, lambda run: run.flushes > 0 and run.submissions_acknowledged > _SUBMISSIONS, 0.05),
+
+
+@dataclass(frozen=True, slots=True)
+class _Moment:
+    """When kills come.
+
+    Attributes:
+        share: of all kills.
+        happened: what has happened before.
+        seconds_max: how long after it at the most.
+        holds: whether the run goes no further than its first commit, so that it is caught before the trim, however
+            long the kill takes to arrive.
+    """
+
+    share: float
+    happened: Callable[[RunningStore], bool] | None
+    seconds_max: float
+    holds: bool = False
+
+
+_MOMENTS: Final[Sequence[_Moment]] = (
+    _Moment(0.15, None, 0.03),
+    _Moment(0.35, lambda run: run.submissions_acknowledged > _SUBMISSIONS, 0.03),
+    _Moment(0.10, lambda run: run.commits_begun > 0, 0.01),
+    _Moment(0.05, lambda run: run.commits > 0, 0.003),
+    _Moment(0.05, lambda run: run.commits > 0, 0.003, holds=True),
+    _Moment(0.30, lambda run: run.flushes > 0 and run.submissions_acknowledged > _SUBMISSIONS, 0.05),
 )
 
 
@@ -73,11 +93,13 @@ class _KilledStore:
         self._rows = StoredRows()
 
     def kill_once(self, name: str, tally: _Tally) -> None:
-        run = self._processes.start(Run(str(self._folder), name, mistake=self._mistake))
-        _, happened, seconds_max = self._choose.choices(_MOMENTS, [moment[0] for moment in _MOMENTS])[0]
-        if happened is not None:
-            run.read_until(self._history, happened, timeout_s=180)
-        run.read_for(self._history, seconds=self._choose.uniform(0, seconds_max))
+        (moment,) = self._choose.choices(_MOMENTS, [one.share for one in _MOMENTS])
+        run = self._processes.start(
+            Run(str(self._folder), name, mistake=self._mistake, holds_after_commit=moment.holds)
+        )
+        if moment.happened is not None:
+            run.read_until(self._history, moment.happened, timeout_s=180)
+        run.read_for(self._history, seconds=self._choose.uniform(0, moment.seconds_max))
         run.kill(self._history)
         tally.cycles += 1
         tally.kills_before_open += not run.opened
@@ -142,7 +164,7 @@ def _kill_side_by_side(folder: Path, *, cycles: int, seed: int) -> _Tally:
 
 def test_every_acknowledged_action_is_there_exactly_once(tmp_path: Path, figures: Callable[[str], None]) -> None:
     """Kill the store at random moments, recover, compare sets, and go on in the same folder."""
-    cycles = repetitions(suite=120, long=10_000)
+    cycles = repetitions(suite=60, long=10_000)
     tally = _kill_side_by_side(tmp_path, cycles=cycles, seed=20180)
     figures(str(tally))
     assert not tally.problems, tally.problems[0]
