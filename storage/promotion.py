@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Sequence
+from itertools import compress
 from operator import attrgetter
 from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -55,15 +57,15 @@ class _TypePromotion:
     def columns(self, raws: Sequence[msgspec.Raw]) -> dict[str, Sequence[Any]]:
         """Return, for each promoted column of the type, one value or None for each text."""
         try:
-            rows: Iterable[Sequence[Any]] = map(
-                msgspec.structs.astuple, self._decode_all(b"[" + b",".join(raws) + b"]")
-            )
+            objects = self._decode_all(b"".join((b"[", b",".join(raws), b"]")))
+            # Column by column: a tuple for each text is one more object for the garbage collector to look at.
+            columns: Iterable[Sequence[Any]] = [list(map(value, objects)) for value in self._values]
         except msgspec.ValidationError:
-            rows = map(self._values_one_by_one, raws)
-        columns: dict[str, Sequence[Any]] = {}
-        for one, values in zip(self._promoted, zip(*rows, strict=True), strict=True):
-            columns[one.column] = [_bigint(value) for value in values] if one.type == "bigint" else values
-        return columns
+            columns = zip(*map(self._values_one_by_one, raws), strict=True)
+        return {
+            one.column: [_bigint(value) for value in values] if one.type == "bigint" else values
+            for one, values in zip(self._promoted, columns, strict=True)
+        }
 
     def arrays(self, texts: pa.StringArray) -> dict[str, pa.Array]:
         """Return, for each promoted column of the type, its values, in the order of *texts*, each beginning with `{`.
@@ -156,14 +158,16 @@ class Promotion:
                 columns[code] = promotion.columns([r for r, of in zip(raws, type_codes, strict=True) if of == code])
         return columns
 
-    def arrays_of_raws(self, type_codes: Sequence[int], raws: Sequence[msgspec.Raw]) -> dict[str, pa.Array]:
+    def arrays_of_raws(self, type_codes: npt.NDArray[np.int16], raws: Sequence[msgspec.Raw]) -> dict[str, pa.Array]:
         """The same as `columns`, as arrays over all actions; a column in which none has a value is left out."""
-        codes = np.array(type_codes, np.int16)
         arrays: dict[str, pa.Array] = {}
-        for code, columns in self.columns(type_codes, raws).items():
-            of_type = pa.array(codes == code)
-            for name, values in columns.items():
-                _scatter(arrays, name, pa.array(values, self._arrow_types[name]), of_type)
+        for code in np.flatnonzero(np.bincount(type_codes)):
+            promotion = self._by_code[code]
+            if promotion is None:
+                continue
+            of_type = type_codes == code
+            for name, values in promotion.columns(list(compress(raws, of_type.tolist()))).items():
+                _scatter(arrays, name, pa.array(values, self._arrow_types[name]), pa.array(of_type))
         return arrays
 
     def arrays(self, type_codes: pa.Array, texts: pa.StringArray) -> dict[str, pa.Array]:

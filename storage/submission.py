@@ -156,7 +156,7 @@ class Unusual(Exception):
     """The fast path met something that has to be looked at action by action."""
 
 
-class UsualColumns(NamedTuple):
+class _Columns(NamedTuple):
     """Actions of which every one is right, column by column.
 
     Attributes:
@@ -178,7 +178,7 @@ class _Rejected(Exception):
         self.code = code
 
 
-class _TypeCodes(dict[str, int]):
+class TypeCodes(dict[str, int]):
     """Type as it was sent, in whatever case → its index in the schema; unknown ones raise `Unusual`."""
 
     def __init__(self, names: Sequence[str]) -> None:
@@ -202,8 +202,13 @@ class SubmissionParser:
         self.schema = schema
         self.limits = limits
         self.type_names = tuple(schema.action_types)
-        self._type_codes = _TypeCodes(self.type_names)
+        self.type_codes = TypeCodes(self.type_names)
         self.promotion = Promotion(schema)
+
+    @property
+    def levels_spare(self) -> int:
+        """How many levels a body may have below its properties, which are a level of their own."""
+        return self.limits.depth_max - _LEVELS_BEFORE_NESTING
 
     @property
     def body_bytes_max(self) -> int:
@@ -276,26 +281,36 @@ class SubmissionParser:
             raise self._too_deep(None) from error
 
     def usual_envelope(self, body: bytes) -> Envelope | None:
-        """Decode a body of which nothing is unusual as a whole; None for any other, which `parse_json` judges."""
+        """Decode a body of which nothing is unusual as a whole; None for any other, which `parse_json` judges.
+
+        How deep it is nested is to be checked by `check_depth`.
+        """
         try:
             if len(body) > self.limits.body_bytes_max or not (body.isascii() or body.decode("utf-8", "strict")):
                 return None
             envelope = _decode_envelope(body)
             self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
-            self._check_depth(body, [action.properties for action in envelope.actions])
         except (UnicodeDecodeError, InvalidSubmission, msgspec.DecodeError, RecursionError):
             return None
         return envelope
 
-    def usual_columns(self, actions: Sequence[Action], now_us: int) -> UsualColumns:
-        """Check actions of which the depth is known, column by column; raises `Unusual` if any of them is not right."""
+    def _columns_at_once(self, envelope: Envelope, body: bytes, now_us: int) -> Submission:
+        """Check and encode all actions, column by column; raises `Unusual` if any of them is not right."""
+        self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
+        if not envelope.actions:
+            raise Unusual
+        self.check_depth(body, [action.properties for action in envelope.actions])
+        return self._encode(envelope, self._columns(envelope.actions, now_us))
+
+    def _columns(self, actions: Sequence[Action], now_us: int) -> _Columns:
+        """Check actions column by column; raises `Unusual` if any of them is not right."""
         limits = self.limits
         raws = [action.properties for action in actions]
         lengths = [len(raw) for raw in raws]
         if not actions or max(lengths) > limits.properties_bytes_max:
             raise Unusual
         properties = b"".join(raws)
-        type_codes = [self._type_codes[action.type] for action in actions]
+        type_codes = [self.type_codes[action.type] for action in actions]
         try:
             times_us, offsets = parse_times([action.time for action in actions])
         except ValueError as error:
@@ -307,17 +322,9 @@ class SubmissionParser:
             if properties[start] != 0x7B:
                 raise Unusual
             start += length
-        return UsualColumns(times_us, offsets, type_codes, lengths, properties, raws)
+        return _Columns(times_us, offsets, type_codes, lengths, properties, raws)
 
-    def _columns_at_once(self, envelope: Envelope, body: bytes, now_us: int) -> Submission:
-        """Check and encode all actions, column by column; raises `Unusual` if any of them is not right."""
-        self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
-        if not envelope.actions:
-            raise Unusual
-        self._check_depth(body, [action.properties for action in envelope.actions])
-        return self._encode(envelope, self.usual_columns(envelope.actions, now_us))
-
-    def _encode(self, envelope: Envelope | _LooseEnvelope, columns: UsualColumns) -> Submission:
+    def _encode(self, envelope: Envelope | _LooseEnvelope, columns: _Columns) -> Submission:
         payload = encode_columns(
             times_us=columns.times_us,
             utc_offsets_minutes=columns.offsets,
@@ -345,7 +352,7 @@ class SubmissionParser:
                 if text is not None and marker.search(text.encode()):
                     raise InvalidSubmission("holds a lone surrogate, which is no text", parameter=name)
         self._check_envelope(envelope.userId, envelope.sessionId, len(envelope.actions))
-        self._check_depth(body, envelope.actions, levels_before=_LEVELS_BEFORE_NESTING - 2)
+        self.check_depth(body, envelope.actions, levels_before=_LEVELS_BEFORE_NESTING - 2)
         kept: list[tuple[int, int, int, bytes]] = []
         rejections: list[Rejection] = []
         for index, raw in enumerate(envelope.actions):
@@ -361,7 +368,7 @@ class SubmissionParser:
         times_us, offsets, type_codes, texts = (list(column) for column in zip(*kept, strict=True))
         raws = [msgspec.Raw(text) for text in texts]
         lengths = [len(text) for text in texts]
-        columns = UsualColumns(times_us, offsets, type_codes, lengths, b"".join(texts), raws)
+        columns = _Columns(times_us, offsets, type_codes, lengths, b"".join(texts), raws)
         return self._encode(envelope, columns), rejections
 
     def _judge(self, raw: msgspec.Raw, now_us: int, marker: re.Pattern[bytes] | None) -> tuple[int, int, int, bytes]:
@@ -387,7 +394,7 @@ class SubmissionParser:
 
     def _judge_type(self, sent: str) -> int:
         try:
-            return self._type_codes[sent]
+            return self.type_codes[sent]
         except Unusual:
             known = ", ".join(self.type_names)
             shown = sent if len(sent) <= 64 else sent[:64] + "…"
@@ -419,15 +426,18 @@ class SubmissionParser:
             message = f"has {actions} actions; {limits.actions_max} are allowed"
             raise SubmissionTooLarge(message, parameter="actions")
 
-    def _check_depth(
+    def check_depth(
         self, body: bytes, raws: Sequence[msgspec.Raw], *, levels_before: int = LEVELS_OF_PROPERTIES
     ) -> None:
         """Refuse a body nested deeper than allowed; *raws* are parts of it that begin below *levels_before* levels.
 
         Counting brackets bounds the depth from above, so that only what could be too deep is walked through. That
         *raws* are the properties of as many actions is what lets two brackets be expected for each.
+
+        Raises:
+            InvalidSubmission: it is nested too deep.
         """
-        spare = self.limits.depth_max - _LEVELS_BEFORE_NESTING
+        spare = self.levels_spare
         brackets = body.count(b"{") + body.count(b"[")
         expected = 2
         if levels_before == LEVELS_OF_PROPERTIES:

@@ -7,16 +7,18 @@ again as a tenth of one of 1,000, and each is a row of its own to insert, read, 
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
+import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 
 from storage.batch_columns import BATCH_USER, encode_batch
-from storage.submission import Envelope, Submission, SubmissionParser, Unusual, UsualColumns
+from storage.submission import Action, Envelope, InvalidSubmission, Submission, SubmissionParser, Unusual
+from storage.times import parse_times_as_arrays
 
 # A batch costs something of its own; this much together is worth it.
 GROUP_BYTES_MIN: Final = 48 * 1024
@@ -35,6 +37,14 @@ class Group:
     actions: Mapping[int, int]
 
 
+class _Properties(NamedTuple):
+    """The properties of all actions: as they were sent, and one after the other, each up to its place in `ends`."""
+
+    raws: list[msgspec.Raw]
+    joined: bytes
+    ends: npt.NDArray[np.int32]
+
+
 class GroupParser:
     """Parses bodies of JSON, one submission each, by the schema and the limits of a `SubmissionParser`."""
 
@@ -50,37 +60,80 @@ class GroupParser:
         """
         if sum(map(len, bodies)) < GROUP_BYTES_MIN:
             return None
-        envelopes: list[Envelope] = []
-        actions: dict[int, int] = {}
+        envelopes: dict[int, Envelope] = {}
         for place, body in enumerate(bodies):
             envelope = self._parser.usual_envelope(body)
             if envelope is not None and envelope.actions:
-                envelopes.append(envelope)
-                actions[place] = len(envelope.actions)
+                envelopes[place] = envelope
+        properties = _properties(envelopes)
+        if self._may_be_deep([bodies[place] for place in envelopes], properties):
+            envelopes = {place: one for place, one in envelopes.items() if not self._is_deep(bodies[place], one)}
+            properties = _properties(envelopes)
+        if not envelopes:
+            return None
         try:
-            columns = self._parser.usual_columns(
-                list(itertools.chain.from_iterable(envelope.actions for envelope in envelopes)), now_us
-            )
+            batch = self._batch(list(envelopes.values()), properties, now_us)
         except Unusual:
             return None
-        payload = encode_batch(self._batch(envelopes, columns))
-        return Group(Submission(BATCH_USER, None, len(columns.times_us), payload), actions)
+        actions = {place: len(one.actions) for place, one in envelopes.items()}
+        return Group(Submission(BATCH_USER, None, batch.num_rows, encode_batch(batch)), actions)
 
-    def _batch(self, envelopes: Sequence[Envelope], columns: UsualColumns) -> pa.RecordBatch:
-        n = len(columns.times_us)
+    def _may_be_deep(self, bodies: Sequence[bytes], properties: _Properties) -> bool:
+        """Count brackets: two of each body, and two of each action but one without properties, are expected."""
+        # The two differ in one bit; no other character becomes one of them by it.
+        characters = np.frombuffer(b"".join(bodies), np.uint8)
+        brackets = int(np.count_nonzero((characters | (ord("{") ^ ord("["))) == ord("{")))
+        empty = np.count_nonzero(np.diff(properties.ends) == len("{}"))
+        expected = 2 * len(bodies) + 2 * len(properties.raws) - int(empty)
+        return brackets > expected + self._parser.levels_spare
+
+    def _is_deep(self, body: bytes, envelope: Envelope) -> bool:
+        try:
+            self._parser.check_depth(body, [action.properties for action in envelope.actions])
+        except InvalidSubmission:
+            return True
+        return False
+
+    def _batch(self, envelopes: Sequence[Envelope], properties: _Properties, now_us: int) -> pa.RecordBatch:
+        """Check all actions, column by column, and make them rows; raises `Unusual` if any of them is not right."""
+        actions = [action for one in envelopes for action in one.actions]
+        self._check_properties(properties)
+        code_of = self._parser.type_codes.__getitem__
+        type_codes = np.fromiter([code_of(one.type) for one in actions], np.int16, len(actions))
+        times_us, offsets = self._times(actions, now_us)
         whose = pa.array(np.repeat(np.arange(len(envelopes)), [len(one.actions) for one in envelopes]))
-        ends = np.zeros(n + 1, np.int32)
-        np.cumsum(columns.lengths, out=ends[1:])
-        texts = pa.StringArray.from_buffers(n, pa.py_buffer(ends), pa.py_buffer(columns.properties))
-        codes = pa.array(np.array(columns.type_codes, np.int16))
         return pa.record_batch(
             {
                 "user_id": pa.array([one.userId for one in envelopes], pa.string()).take(whose),
                 "session_id": pa.array([one.sessionId for one in envelopes], pa.string()).take(whose),
-                "time": pa.array(np.array(columns.times_us, np.int64)),
-                "utc_offset_minutes": pa.array(np.array(columns.offsets, np.int16)),
-                "type": pa.DictionaryArray.from_arrays(codes, self._types),
-                "properties": texts,
-                **self._parser.promotion.arrays_of_raws(columns.type_codes, columns.raws),
+                "time": pa.array(times_us),
+                "utc_offset_minutes": pa.array(offsets),
+                "type": pa.DictionaryArray.from_arrays(pa.array(type_codes), self._types),
+                "properties": pa.StringArray.from_buffers(
+                    len(actions), pa.py_buffer(properties.ends), pa.py_buffer(properties.joined)
+                ),
+                **self._parser.promotion.arrays_of_raws(type_codes, properties.raws),
             }
         )
+
+    def _check_properties(self, properties: _Properties) -> None:
+        """Raise `Unusual` unless each is an object that is not too large."""
+        begins = np.frombuffer(properties.joined, np.uint8)[properties.ends[:-1]]
+        if np.diff(properties.ends).max() > self._parser.limits.properties_bytes_max or (begins != ord("{")).any():
+            raise Unusual
+
+    def _times(self, actions: Sequence[Action], now_us: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int16]]:
+        try:
+            times_us, offsets = parse_times_as_arrays([one.time for one in actions])
+        except ValueError as error:
+            raise Unusual from error
+        if times_us.min() < 0 or times_us.max() > now_us + self._parser.limits.time_ahead_us_max:
+            raise Unusual
+        return times_us, offsets
+
+
+def _properties(envelopes: Mapping[int, Envelope]) -> _Properties:
+    raws = [action.properties for one in envelopes.values() for action in one.actions]
+    ends = np.zeros(len(raws) + 1, np.int32)
+    np.cumsum(np.fromiter(map(len, raws), np.int32, len(raws)), out=ends[1:])
+    return _Properties(raws, b"".join(raws), ends)

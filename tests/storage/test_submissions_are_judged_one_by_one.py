@@ -154,7 +154,7 @@ def test_many_spellings_of_unknown_types_fill_no_memory() -> None:
     parser = SubmissionParser(SCHEMA, LIMITS)
     for n in range(2_000):
         parser.parse_json(submission(action(kind=f'"t{n}"')).encode(), now_us=NOW_US)
-    assert len(parser._type_codes) == 4
+    assert len(parser.type_codes) == 4
 
 
 # Kept exactly as it was sent
