@@ -22,7 +22,8 @@ from storage.errors import StoreLocked
 from storage.history.chore import forget_sources, remove_run
 from storage.history.coverage import RunUse, base_name
 from storage.history.manifest import Run, read_manifest, run_folders
-from storage.history.reading import CopyDamaged, FooterCache, Wanted, read_user
+from storage.history.packed import CopyDamaged
+from storage.history.reading import FooterCache, Wanted, read_user
 from storage.lake import Snapshot
 from storage.locks import FileLock
 from storage.paths import StorePaths

@@ -12,7 +12,7 @@ import msgspec
 
 from storage.durable_files import fsync_path
 
-FORMAT: Final = 1
+FORMAT: Final = 2
 HASH_BITS: Final = 64
 MANIFEST: Final = "manifest.json"
 # A reader leaves this in a run that does not check; the chore removes the run.

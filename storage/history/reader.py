@@ -12,7 +12,8 @@ import pyarrow as pa
 
 from storage.history.coverage import Coverage, RunUse, cover
 from storage.history.manifest import DAMAGED, Run, read_manifest, run_folders
-from storage.history.reading import CopyDamaged, FooterCache, Found, Wanted, read_user
+from storage.history.packed import CopyDamaged
+from storage.history.reading import FooterCache, Found, Wanted, read_user
 from storage.lake import Snapshot
 
 _FOOTERS_BYTES_MAX: Final = 128 << 20

@@ -7,6 +7,7 @@ from, and each page must have its checksum. A file that does not check raises, a
 from __future__ import annotations
 
 import datetime
+import functools
 import io
 import os
 import threading
@@ -24,16 +25,22 @@ import pyarrow.parquet as pq
 from storage.footer_memory import FOOTER_GROWTH
 from storage.history.coverage import RunUse
 from storage.history.manifest import Part, footer_digest
+from storage.history.packed import (
+    CopyDamaged,
+    Notes,
+    notes_of,
+    stored_columns,
+    unpack_journal,
+    unpack_properties,
+    unpack_times,
+    us_of_times,
+)
 
 USER_HASH: Final = "user_hash"
 _FOOTER_TAIL_BYTES: Final = 8
 # Handing a few row groups to other threads costs more than it saves.
 _THREADS_FROM_GROUPS: Final = 6
 _EPOCH_DATE: Final = datetime.date(1970, 1, 1)
-
-
-class CopyDamaged(Exception):
-    """A file of a run is not what the manifest says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +81,8 @@ class _Footer:
     identity: tuple[int, int, int]
     metadata: pq.FileMetaData
     columns: dict[str, int]
+    notes: Notes
+    times_in_us: int
     hash_mins: tuple[int, ...]
     hash_maxs: tuple[int, ...]
     size_bytes: int
@@ -131,7 +140,8 @@ def _read_footer(path: Path, part: Part, file: io.FileIO, identity: tuple[int, i
     place = columns[USER_HASH]
     statistics = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
     mins, maxs = tuple(one.min for one in statistics), tuple(one.max for one in statistics)
-    return _Footer(identity, metadata, columns, mins, maxs, length * FOOTER_GROWTH)
+    notes, times_in_us = notes_of(metadata.metadata), us_of_times(metadata.schema.to_arrow_schema())
+    return _Footer(identity, metadata, columns, notes, times_in_us, mins, maxs, length * FOOTER_GROWTH)
 
 
 def read_user(history: Path, use: RunUse, wanted: Wanted, footers: FooterCache) -> Found:
@@ -152,11 +162,14 @@ def read_user(history: Path, use: RunUse, wanted: Wanted, footers: FooterCache) 
                 file, metadata=footer.metadata, page_checksum_verification=True, pre_buffer=False, memory_map=False
             )
             found = 0
-            columns = _columns_to_read(wanted, use)
+            columns = stored_columns(
+                _columns_to_read(wanted, use), footer.columns, footer.notes, action_type=wanted.action_type
+            )
             for groups in _batches(_groups(footer, wanted), wanted):
                 read = reader.read_row_groups(groups, columns=columns, use_threads=len(groups) >= _THREADS_FROM_GROUPS)
                 read_bytes += _chunk_bytes(footer, groups, columns)
-                rows = _matching(read, wanted, use)
+                of_user = unpack_journal(_of_user(unpack_times(read), wanted.user_id), footer.notes)
+                rows = unpack_properties(_matching(of_user, wanted, use), footer.notes)
                 tables.append(rows)
                 found += rows.num_rows
                 if wanted.rows_min is not None and found >= wanted.rows_min:
@@ -183,9 +196,9 @@ def _time_matches(footer: _Footer, group: int, wanted: Wanted) -> bool:
     if wanted.from_us is None and wanted.to_us is None:
         return True
     times = footer.metadata.row_group(group).column(footer.columns["time"]).statistics
-    if wanted.from_us is not None and times.max_raw < wanted.from_us:
+    if wanted.from_us is not None and times.max_raw * footer.times_in_us < wanted.from_us:
         return False
-    return wanted.to_us is None or bool(times.min_raw <= wanted.to_us)
+    return wanted.to_us is None or bool(times.min_raw * footer.times_in_us <= wanted.to_us)
 
 
 def _batches(groups: Sequence[int], wanted: Wanted) -> Iterator[list[int]]:
@@ -207,9 +220,16 @@ def _chunk_bytes(footer: _Footer, groups: Sequence[int], columns: Sequence[str])
     )
 
 
-def _matching(read: pa.Table, wanted: Wanted, use: RunUse) -> pa.Table:
-    keep = pc.equal(read["user_id"], wanted.user_id)
-    rows = read.filter(keep)
+def _of_user(read: pa.Table, user_id: str) -> pa.Table:
+    """The rows of a user, without copying them where they stand beside each other, as they do unless read backwards."""
+    places = pc.indices_nonzero(pc.equal(read["user_id"], user_id))
+    if not len(places):
+        return read.slice(0, 0)
+    first, last = places[0].as_py(), places[-1].as_py()
+    return read.slice(first, len(places)) if last - first + 1 == len(places) else read.take(places)
+
+
+def _matching(rows: pa.Table, wanted: Wanted, use: RunUse) -> pa.Table:
     if not rows.num_rows:
         return rows
     times = rows["time"].cast(pa.int64())
@@ -222,10 +242,8 @@ def _matching(read: pa.Table, wanted: Wanted, use: RunUse) -> pa.Table:
         conditions.append(pc.less_equal(times, wanted.to_us))
     if wanted.beyond is not None:
         conditions.append(_follows(rows, times, wanted))
-    for condition in conditions:
-        keep = condition if condition is conditions[0] else pc.and_(keep, condition)
     if conditions:
-        rows = rows.filter(keep)
+        rows = rows.filter(functools.reduce(pc.and_, conditions))
     return without_partitions(rows, use.excluded) if use.excluded else rows
 
 
