@@ -16,6 +16,8 @@ from urllib.parse import quote
 ACTIONS: Final = 5
 _USERS_A_CLIENT: Final = 40
 _TIMEOUT_S: Final = 30.0
+# The largest page there is, so that answers grow no further when a user has more.
+_PAGE_ROWS: Final = 10_000
 _PAUSE_S: Final = 0.1
 _TYPES: Final = ("CLICK", "VIEW", "NAVIGATE")
 
@@ -137,13 +139,13 @@ def read_steadily(ledger: Ledger, port: Callable[[], int], stopping: threading.E
             continue
         name = names[turn * 7919 % len(names)]
         before = ledger.users[name].acknowledged
-        status, answer = connection.ask("GET", f"/api/retrievelogs?userId={quote(name)}&limit=10000")
+        status, answer = connection.ask("GET", f"/api/retrievelogs?userId={quote(name)}&limit={_PAGE_ROWS}")
         ledger.count(f"retrieve {status}")
-        if status == 200 and answer["next"] is None:
+        if status == 200:
             numbers = [log["properties"]["n"] for log in answer["logs"]]
             if len(set(numbers)) != len(numbers):
                 ledger.complain(f"a retrieval of {name} had actions twice")
-            if not set(range(before)) <= set(numbers):
+            if not set(range(min(before, _PAGE_ROWS))) <= set(numbers):
                 ledger.complain(f"a retrieval of {name} had {len(numbers)} actions, {before} were acknowledged before")
         if turn % 8 == 0:
             total = ledger.acknowledged
