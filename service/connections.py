@@ -55,6 +55,8 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_since: float | None = None
         self._body_since: float | None = None
         self._head_bytes = 0
+        # What has come since the last of its body: chunks' lengths, and the fields after the last chunk.
+        self._beside_bytes = 0
         # What of the answer waits for the client, and since when it has been just as much.
         self._waiting_bytes = 0
         self._waiting_since = 0.0
@@ -69,12 +71,18 @@ class BoundedProtocol(HttpToolsProtocol):
         self._keep_looking()
 
     def data_received(self, data: bytes) -> None:
-        """Take bytes, unless a request's head gets too long."""
+        """Take bytes, unless a request's head gets too long, or what comes with its body and is none of it."""
+        in_head = self._head_since is not None
+        self._beside_bytes += len(data)
         super().data_received(data)
         if self._head_since is not None:
-            self._head_bytes += len(data)
+            # What ended the request before, and began this one, is not all of its head; one byte at least is.
+            self._head_bytes += len(data) if in_head else 1
             if self._head_bytes > HEAD_BYTES_MAX:
                 self._refuse(Problem(431, f"the head of a request is larger than {HEAD_BYTES_MAX} bytes"))
+        elif self._body_since is not None and self._beside_bytes > HEAD_BYTES_MAX:
+            what = f"a body's chunks come with more than {HEAD_BYTES_MAX} bytes that are none of it"
+            self._refuse(Problem(431, what))
 
     def on_message_begin(self) -> None:
         """A request begins."""
@@ -82,9 +90,21 @@ class BoundedProtocol(HttpToolsProtocol):
         self._head_bytes = 0
         super().on_message_begin()
 
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take a field of the head. Those after the last chunk are nobody's: who is asked for the head's must not find
+        others among them, which a proxy in between has not looked at."""
+        if self._body_since is None:
+            super().on_header(name, value)
+
+    def on_body(self, body: bytes) -> None:
+        """A part of its body is there."""
+        self._beside_bytes = 0
+        super().on_body(body)
+
     def on_headers_complete(self) -> None:
         """Its head is there."""
         self._body_since, self._head_since = self.loop.time(), None
+        self._beside_bytes = 0
         super().on_headers_complete()
 
     def on_message_complete(self) -> None:

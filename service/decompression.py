@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import zlib
 from typing import Final
 
@@ -15,6 +14,9 @@ ENCODINGS: Final = ("gzip", "zstd")
 # RFC 9659: a decoder of web content need not support windows over 8 MB, which is what bounds its memory.
 _ZSTD_WINDOW_BYTES_MAX: Final = 8 * 1024 * 1024
 _GZIP_WINDOW_BITS: Final = 31
+# Small, since a piece may expand several thousand times before it can be stopped, and since what of it belongs to the
+# next member or frame is copied: a body of nothing but empty ones must not cost its square.
+_PIECE_BYTES: Final = 1024
 
 
 def decompress(body: bytes, encoding: str, *, bytes_max: int) -> bytes:
@@ -41,43 +43,40 @@ def decompress(body: bytes, encoding: str, *, bytes_max: int) -> bytes:
 
 def _gunzip(body: bytes, bytes_max: int) -> bytes:
     parts: list[bytes] = []
-    size = 0
-    rest = body
-    while rest:
+    size = place = 0
+    rest = memoryview(body)
+    while place < len(rest) and size <= bytes_max:
         member = zlib.decompressobj(_GZIP_WINDOW_BITS)
-        try:
-            part = member.decompress(rest, bytes_max + 1 - size)
-        except zlib.error as error:
-            raise Problem(400, f"the body is not gzip: {error}") from error
-        parts.append(part)
-        size += len(part)
-        if size > bytes_max:
-            break
-        if not member.eof:
-            raise Problem(400, "the gzip body is cut off")
-        rest = member.unused_data
+        while not member.eof and size <= bytes_max:
+            piece = rest[place : place + _PIECE_BYTES]
+            if not piece:
+                raise Problem(400, "the gzip body is cut off")
+            try:
+                part = member.decompress(piece, bytes_max + 1 - size)
+            except zlib.error as error:
+                raise Problem(400, f"the body is not gzip: {error}") from error
+            parts.append(part)
+            size += len(part)
+            place += len(piece) - len(member.unused_data)
     return b"".join(parts)
 
 
 def _unzstd(body: bytes, bytes_max: int) -> bytes:
     decompressor = zstandard.ZstdDecompressor(max_window_size=_ZSTD_WINDOW_BYTES_MAX)
     parts: list[bytes] = []
-    size = 0
-    rest = body
-    while rest:
+    size = place = 0
+    rest = memoryview(body)
+    while place < len(rest) and size <= bytes_max:
         frame = decompressor.decompressobj(read_across_frames=False)
-        source = io.BytesIO(rest)
-        try:
-            # Fed in small pieces: one piece may expand several thousand times before it can be stopped.
-            while not frame.eof and size <= bytes_max and (piece := source.read(1024)):
+        while not frame.eof and size <= bytes_max:
+            piece = rest[place : place + _PIECE_BYTES]
+            if not piece:
+                raise Problem(400, "the zstd body is cut off")
+            try:
                 part = frame.decompress(piece)
-                parts.append(part)
-                size += len(part)
-        except zstandard.ZstdError as error:
-            raise Problem(400, f"the body is not zstd: {error}") from error
-        if size > bytes_max:
-            break
-        if not frame.eof:
-            raise Problem(400, "the zstd body is cut off")
-        rest = frame.unused_data + source.read()
+            except zstandard.ZstdError as error:
+                raise Problem(400, f"the body is not zstd: {error}") from error
+            parts.append(part)
+            size += len(part)
+            place += len(piece) - len(frame.unused_data)
     return b"".join(parts)

@@ -10,7 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 import pytest
 import uvicorn
@@ -215,3 +215,97 @@ def test_a_client_that_takes_its_answer_slowly_is_not_cut_off() -> None:
     one.look(2000.0)
     assert not waiting.aborted
     loop.close()
+
+
+class Recorder(Waiting):
+    """A connection's other end: what was written to it, and whether it was closed."""
+
+    def __init__(self) -> None:
+        self.written = b""
+        self.closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written += data
+
+    def close(self) -> None:
+        self.closed = True
+
+    def is_closing(self) -> bool:
+        return self.closed
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def pause_reading(self) -> None:
+        return None
+
+    resume_reading = pause_reading
+
+
+class Unhurried(BoundedProtocol):
+    """Cuts nobody off for being late, however busy the machine is."""
+
+    _looking: ClassVar[set[int]] = set()
+
+    def look(self, now: float) -> None:
+        """Nothing is late."""
+
+
+def fed(*parts: bytes) -> tuple[Recorder, list[dict[bytes, bytes]]]:
+    """Give a connection *parts*, each as it comes; return what is answered, and the fields of each request's head."""
+    heads: list[dict[bytes, bytes]] = []
+
+    async def application(scope: Any, receive: Any, send: Any) -> None:
+        heads.append(dict(scope["headers"]))
+        await echo_size(scope, receive, send)
+
+    async def feed() -> Recorder:
+        config = uvicorn.Config(application, http=Unhurried, ws="none", lifespan="off", log_config=None)
+        config.load()
+        one = Unhurried(config=config, server_state=ServerState(), app_state={}, _loop=asyncio.get_running_loop())
+        recorder = Recorder()
+        one.connection_made(cast("asyncio.Transport", recorder))
+        for part in parts:
+            if not recorder.closed:
+                one.data_received(part)
+            for _ in range(10):
+                await asyncio.sleep(0)
+        one.connection_lost(None)
+        return recorder
+
+    return asyncio.run(feed()), heads
+
+
+CHUNKED = b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
+
+
+def test_fields_after_a_body_without_end() -> None:
+    fields = b"x: y\r\n" * 10_000
+    recorder, _ = fed(CHUNKED + b"3\r\nabc\r\n0\r\n", *[fields] * 20)
+    assert recorder.written.startswith(b"HTTP/1.1 431 ")
+    assert recorder.closed
+
+
+def test_one_field_after_a_body_without_end() -> None:
+    recorder, _ = fed(CHUNKED + b"3\r\nabc\r\n0\r\nx: ", *[b"y" * 60_000] * 20)
+    assert recorder.written.startswith(b"HTTP/1.1 431 ")
+
+
+def test_a_body_in_small_chunks_is_served() -> None:
+    recorder, _ = fed(CHUNKED, *[b"1;why=not\r\nx\r\n" * 1_000] * 20, b"0\r\n\r\n")
+    assert recorder.written.endswith(b"\r\n\r\n20000")
+
+
+def test_fields_after_a_body_are_no_part_of_the_head() -> None:
+    """A proxy that has set or checked the head's has not looked at these."""
+    recorder, heads = fed(CHUNKED + b"3\r\nabc\r\n0\r\nhost: other\r\nauthorization: Bearer mine\r\n\r\n")
+    assert recorder.written.endswith(b"\r\n\r\n3")
+    assert heads == [{b"host": b"x", b"transfer-encoding": b"chunked"}]
+
+
+def test_a_request_that_begins_with_the_end_of_another_is_served() -> None:
+    size = HEAD_BYTES_MAX * 2
+    first = b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size
+    recorder, heads = fed(first, bytes(size) + b"GET / HTTP/1.1\r\nhos", b"t: x\r\n\r\n")
+    assert recorder.written.count(b"HTTP/1.1 200 ") == 2
+    assert len(heads) == 2
