@@ -23,9 +23,8 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
-from queries.sql.channel import Channel, ChannelClosed, encode_frame
+from queries.sql.channel import Channel, ChannelClosed
 from queries.sql.messages import (
-    Batch,
     Cancel,
     Failed,
     Finished,
@@ -34,7 +33,6 @@ from queries.sql.messages import (
     Ready,
     Run,
     Start,
-    Started,
     ToWorker,
     UseErased,
     UseHot,
@@ -45,8 +43,6 @@ from queries.sql.walls.around import Enclosure, Walls
 from storage.free_memory import give_back
 
 if TYPE_CHECKING:
-    import pyarrow as pa
-
     from queries.sql.engine import Engine
     from queries.sql.handover import HotReceiver
 
@@ -55,9 +51,6 @@ _LOOK_AGAIN_S: Final = 0.02
 # Beside what DuckDB accounts for: buffers of answers, strings in the making, stacks of threads.
 _ADDRESS_SPACE_BESIDE_BYTES: Final = 1 << 30
 _FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
-# Rows travel in messages of about this size: fewer, and the service has more to do at once. One batch more is still a
-# chunk of an answer.
-_MESSAGE_BYTES: Final = 3 << 18
 # Memory that the last queries used goes back when none has come for so long; at the latest after that.
 _REST_S: Final = 0.2
 _GIVE_BACK_S_MAX: Final = 10.0
@@ -193,118 +186,40 @@ class Worker:
             self._broken = Failed("engine", "the snapshot could not be taken", retire=True)
 
     def _answer(self, query: _Query) -> None:
+        from queries.sql.answer_sender import AnswerSender
         from queries.sql.engine import QueryFailed, Receiver
 
         resource_limits.allow_cpu_seconds(query.run.cpu_s_max)
         query.read_before = self._bytes_read() if query.run.scanned_bytes_max is not None else None
-        sender = _Sender(self._channel, query, self._last_word)
+
+        def last_word(outcome: Finished | Failed) -> Finished | Failed:
+            query.over = True
+            retire = self._engine.worn or self._walls.memory_is_short()
+            return msgspec.structs.replace(outcome, retire=True) if retire else outcome
+
+        sender = AnswerSender(
+            self._channel,
+            credits=query.credits,
+            stop=query.stop,
+            bytes_max=query.run.result_bytes_max,
+            last_word=last_word,
+        )
         failed = self._broken
-        if failed is None:
-            try:
-                self._engine.run(
-                    query.run,
-                    Receiver(sender.started, sender.batch, query.stop, sender.hold_last, sender.end),
-                )
-            except QueryFailed as error:
-                failed = error.failed
-        if failed is not None:
-            if failed.kind == "interrupted" and query.scanned_too_much is not None:
-                failed = Failed("scan_limit", "more was read than may be", scanned_bytes=query.scanned_too_much)
-            sender.end(failed)
-
-    def _last_word(self, outcome: Finished | Failed) -> Finished | Failed:
-        """Say with how a query ended whether it was the last one here."""
-        if self._engine.worn or self._walls.memory_is_short():
-            return msgspec.structs.replace(outcome, retire=True)
-        return outcome
-
-
-class _Sender:
-    """Sends one answer, no faster than it is asked for, and no more than is allowed.
-
-    What it begins with waits for the first rows, and the last rows wait for the end, so that a small answer is one
-    write, which wakes the service once.
-    """
-
-    def __init__(
-        self, channel: Channel[ToWorker], query: _Query, last_word: Callable[[Finished | Failed], Finished | Failed]
-    ) -> None:
-        self._channel = channel
-        self._query = query
-        self._last_word = last_word
-        self._sent_bytes = 0
-        self._waiting: list[bytes | memoryview] = []
-        self._held: list[pa.RecordBatch] = []
-        self._held_bytes = 0
-        self._buffer: pa.Buffer | None = None
-
-    def started(self, started: Started, schema: pa.Schema) -> None:
-        """Begin an answer."""
-        self._waiting += encode_frame(started, memoryview(schema.serialize()))
-
-    def batch(self, batch: pa.RecordBatch) -> None:
-        """Send rows, the first ones at once unless they are all, later ones together with what follows them."""
-        self._held.append(batch)
-        self._held_bytes += batch.nbytes
-        if self._held_bytes >= min(_MESSAGE_BYTES, self._sent_bytes) and (self._sent_bytes or _may_go_on(batch)):
-            self._encode_held()
-            self._send_waiting()
-
-    def hold_last(self) -> None:
-        """Make what is held back ready to be sent with the end."""
-        if self._held:
-            self._encode_held()
-
-    def end(self, outcome: Finished | Failed) -> None:
-        """Send what still waits, unless the query failed, and how it ended."""
-        self._query.over = True
-        if isinstance(outcome, Failed):
-            self._waiting = []
-        self._waiting += encode_frame(self._last_word(outcome))
         try:
-            self._send_waiting()
+            if failed is None:
+                try:
+                    self._engine.run(
+                        query.run,
+                        Receiver(sender.started, sender.batch, query.stop, sender.hold_last, sender.end),
+                    )
+                except QueryFailed as error:
+                    failed = error.failed
+            if failed is not None:
+                if failed.kind == "interrupted" and query.scanned_too_much is not None:
+                    failed = Failed("scan_limit", "more was read than may be", scanned_bytes=query.scanned_too_much)
+                sender.end(failed)
         except ChannelClosed:
             os._exit(0)
-
-    def _encode_held(self) -> None:
-        """Make a message of what is held back, as soon as one may be sent."""
-        import pyarrow as pa
-
-        from queries.sql.failures import Interrupted, ResultTooLarge
-
-        measured = pa.MockOutputStream()
-        self._write_held(measured)
-        if self._buffer is None or self._buffer.size < measured.size():
-            # Kept from message to message: memory that was used before costs half of what new memory does.
-            self._buffer = pa.allocate_buffer(measured.size())
-        self._write_held(pa.FixedSizeBufferWriter(self._buffer))
-        payload = memoryview(self._buffer)[: measured.size()]
-        self._held, self._held_bytes = [], 0
-        self._sent_bytes += len(payload)
-        if self._sent_bytes > self._query.run.result_bytes_max:
-            raise ResultTooLarge("result_bytes_max")
-        self._query.credits.acquire()
-        if self._query.stop.is_set():
-            raise Interrupted
-        self._waiting += encode_frame(Batch(), payload)
-
-    def _send_waiting(self) -> None:
-        self._channel.send_frame(self._waiting)
-        self._waiting = []
-
-    def _write_held(self, sink: pa.NativeFile) -> None:
-        import pyarrow as pa
-
-        with pa.ipc.new_stream(sink, self._held[0].schema) as writer:
-            for one in self._held:
-                writer.write_batch(one)
-
-
-def _may_go_on(batch: pa.RecordBatch) -> bool:
-    """Whether more rows may follow these: DuckDB fills all batches but the last."""
-    from queries.sql.engine import BATCH_ROWS
-
-    return bool(batch.num_rows >= BATCH_ROWS)
 
 
 def main() -> None:
@@ -357,6 +272,8 @@ def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: m
         sys.modules[module] = None  # type: ignore[assignment]
     import pyarrow as pa
 
+    # Needed later, when its file is out of reach.
+    import queries.sql.answer_sender  # noqa: F401
     from queries.sql.engine import Engine
     from queries.sql.handover import HotReceiver
 
