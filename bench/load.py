@@ -27,6 +27,7 @@ from typing import Any, Final, cast
 import uvloop
 
 from bench.bodies import make_bodies, make_streams, pool_size
+from bench.latencies import count_latencies
 
 PATH: Final = "/api/submitlogs"
 MEDIA_TYPES: Final = {"json": "application/json", "arrow": "application/vnd.apache.arrow.stream"}
@@ -226,7 +227,7 @@ async def drive(
     """Submit *bodies* in turn, over and over, by *plan*; return what was acknowledged.
 
     Every body must hold *actions_per_request* actions. *on_event* is told of `window_begin`, `progress` (twice a
-    second) and `window_end`. All answers are in before this returns.
+    second), `window_end`, and of `latencies` by `bench.latencies`. All answers are in before this returns.
 
     Raises:
         LoadFailed: an answer was not 200, did not accept every action, did not come, or was no HTTP.
@@ -266,6 +267,7 @@ async def drive(
     latency_s = sorted(load.latency_s[first:last])
     if not latency_s:
         raise LoadFailed("no answer came inside the measured window")
+    on_event({"event": "latencies", "counts": count_latencies(latency_s)})
     return LoadResult(
         window_s=end - begin,
         requests=len(latency_s),

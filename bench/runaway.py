@@ -2,7 +2,9 @@
 
 One server takes submissions, a window at a time: alone, beside queries that compute, beside queries that spill to disk,
 and beside small queries, which have to be answered all the same. The windows take turns, several times, so that what
-slows down as the folder grows slows down all of them.
+slows down as the folder grows slows down all of them. Quantiles are of all answers of a kind of window together:
+whether a flush falls into a window is chance, but each kind has its share of them. Windows alone come twice in each
+turn, and the ratio between the two is what the ratios of the others may differ by without a reason.
 """
 
 from __future__ import annotations
@@ -23,6 +25,7 @@ from typing import Any, Final
 from bench.errors import BenchFailed
 from bench.http_client import HttpConnection
 from bench.ingest import SERVER_LOG, IngestWorkload
+from bench.latencies import pooled_quantile_ms
 from bench.opponents import Opponent
 from bench.processes import ServerProcess, free_port, machine_busy_s
 from bench.queries import SMALL_QUERIES, check_rows
@@ -76,20 +79,32 @@ RUNAWAYS: Final = (
     ),
 )
 ALONE: Final = "alone"
+ALONE_AGAIN: Final = "control"
 SMALL: Final = "small"
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """What was measured in one window: the driver's figures, and its latencies as `bench.latencies` counts them."""
+
+    figures: Mapping[str, float]
+    counts: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RunawayWorkload:
-    """Windows of ingest, each kind once in every repetition, in the other direction in every second one."""
+    """Windows of ingest, each kind once in every repetition, in the other direction in every second one.
+
+    Those beside small queries, which no ratio is needed of, only in the first. About three and a half minutes.
+    """
 
     name: str = "runaway"
     title: str = "ingest beside runaway queries"
     actions: int = 200_000
     days: int = 10
-    repetitions: int = 5
-    warmup_s: float = 1.5
-    window_s: float = 6.0
+    repetitions: int = 4
+    warmup_s: float = 0.8
+    window_s: float = 3.5
     loads: tuple[Load, ...] = LOADS
     opponents: tuple[str, ...] = ("actionlake",)
     rounds_max: int = 1
@@ -111,7 +126,7 @@ class RunawayWorkload:
             data, actions=self.actions, days=self.days, base_time_s=base_time_s, progress=lambda _: None
         )
         os.sync()
-        windows: dict[tuple[str, str], list[Mapping[str, float]]] = {}
+        windows: dict[tuple[str, str], list[Window]] = {}
         acknowledged = stored.actions
         small_s: list[float] = []
         with ServerProcess([*opponent.command(data, port), *self.flags], folder / SERVER_LOG) as server:
@@ -120,14 +135,16 @@ class RunawayWorkload:
             driver_cpu_s, own_cpu_s = 0.0, time.process_time()
             for repetition in range(self.repetitions):
                 small_s += _ask_small(port, stored, times=11)
-                kinds = [ALONE, *(one.name for one in RUNAWAYS), SMALL]
+                kinds = [ALONE, RUNAWAYS[0].name, ALONE_AGAIN, *(one.name for one in RUNAWAYS[1:])]
+                if repetition == 0:
+                    kinds.append(SMALL)
                 for number, kind in enumerate(kinds if repetition % 2 == 0 else reversed(kinds)):
                     for load in self.loads:
                         progress((repetition + number / len(kinds)) / self.repetitions, f"{load.name}, {kind}")
                         window = self._window(opponent, port, load, kind, stored, base_time_s)
                         windows.setdefault((load.name, kind), []).append(window)
-                        acknowledged += int(window["actions_acknowledged"])
-                        driver_cpu_s += window["cpu_s"]
+                        acknowledged += int(window.figures["actions_acknowledged"])
+                        driver_cpu_s += window.figures["cpu_s"]
             window_s = time.perf_counter() - began_s
             other_s = machine_busy_s() - busy_s - (server.cpu_s() - server_cpu_s)
             other_s -= driver_cpu_s + time.process_time() - own_cpu_s
@@ -147,12 +164,16 @@ class RunawayWorkload:
             for load in self.loads
             for one in RUNAWAYS
         )
+        control = ", ".join(f"{figures[f'{load.name}_{ALONE_AGAIN}_p99_ratio']:.2f}x" for load in self.loads)
         small = ", ".join(f"{figures[f'{load.name}_small_ms']:.0f}" for load in self.loads)
-        return f"p99 {grown}; small queries {figures['small_idle_ms']:.0f} ms, beside ingest {small} ms"
+        return (
+            f"p99 {grown} (beside nothing, again: {control});"
+            f" small queries {figures['small_idle_ms']:.0f} ms, beside ingest {small} ms"
+        )
 
     def _window(
         self, opponent: Opponent, port: int, load: Load, kind: str, stored: StoredActions, base_time_s: int
-    ) -> Mapping[str, float]:
+    ) -> Window:
         """Drive one window; its figures are those of the driver, and of small queries where they ran beside it."""
         ingest = IngestWorkload(
             name=self.name, title=self.title, actions_per_request=load.actions_per_request,
@@ -166,6 +187,7 @@ class RunawayWorkload:
         if kind == SMALL:
             beside = _asking_small(port, stored, asked_s)
         result: Mapping[str, Any] | None = None
+        counts: Mapping[str, int] = {}
         with beside:
             for event in ingest.drive(port, base_time_s):
                 match event["event"]:
@@ -173,35 +195,49 @@ class RunawayWorkload:
                         raise BenchFailed(f"{opponent.title}: {event['reason']}")
                     case "window_begin":
                         asked_s.clear()
+                    case "latencies":
+                        counts = event["counts"]
                     case "result":
                         result = event["result"]
         if result is None:
             raise BenchFailed("the load driver ended without a result")
-        if kind != ALONE:
+        if kind not in (ALONE, ALONE_AGAIN):
             # What still ends must not be in the next window.
             _ask_small(port, stored, times=1)
         figures = {name: float(value) for name, value in result.items()}
         figures["actions_per_s"] = figures["actions"] / figures["window_s"]
         if asked_s:
             figures |= {"small_ms": statistics.median(asked_s) * 1000, "small_max_ms": max(asked_s) * 1000}
-        return figures
+        return Window(figures, counts)
 
 
-def runaway_figures(windows: Mapping[tuple[str, str], Sequence[Mapping[str, float]]]) -> dict[str, float]:
-    """Medians over the windows of each load and kind, and ratios of the medians to those of the load alone."""
-    taken = {"actions_per_s": "actions_per_s", "latency_p50_ms": "p50_ms", "latency_p99_ms": "p99_ms"}
-    taken |= {"latency_max_ms": "longest_ms", "small_ms": "ms", "small_max_ms": "longest_small_ms"}
+def runaway_figures(windows: Mapping[tuple[str, str], Sequence[Window]]) -> dict[str, float]:
+    """Figures of each load and kind over its windows: quantiles of all answers, medians of the rest; and ratios.
+
+    The ratios of queries are to both kinds of windows alone together, those of windows alone to each other.
+    """
+    taken = {"actions_per_s": "actions_per_s", "latency_max_ms": "longest_ms"}
+    taken |= {"small_ms": "ms", "small_max_ms": "longest_small_ms"}
     figures: dict[str, float] = {}
     for (load, kind), found in windows.items():
         for given, name in taken.items():
-            values = [one[given] for one in found if given in one]
+            values = [one.figures[given] for one in found if given in one.figures]
             if values:
                 figures[f"{load}_{kind}_{name}"] = statistics.median(values)
+        for share in (50, 99):
+            figures[f"{load}_{kind}_p{share}_ms"] = _pooled_ms(found, share)
     for load, kind in windows:
-        for name in ("p99_ms", "actions_per_s"):
-            ratio = figures[f"{load}_{kind}_{name}"] / figures[f"{load}_{ALONE}_{name}"]
-            figures[f"{load}_{kind}_{name.removesuffix('_ms').removesuffix('_per_s')}_ratio"] = ratio
+        alone = windows[load, ALONE]
+        if kind not in (ALONE, ALONE_AGAIN):
+            alone = [*alone, *windows.get((load, ALONE_AGAIN), ())]
+        rate = statistics.median(one.figures["actions_per_s"] for one in alone)
+        figures[f"{load}_{kind}_actions_ratio"] = figures[f"{load}_{kind}_actions_per_s"] / rate
+        figures[f"{load}_{kind}_p99_ratio"] = figures[f"{load}_{kind}_p99_ms"] / _pooled_ms(alone, 99)
     return figures
+
+
+def _pooled_ms(windows: Sequence[Window], share: int) -> float:
+    return pooled_quantile_ms((one.counts for one in windows), share / 100)
 
 
 @contextmanager

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from bench.opponents import ACTIONLAKE
-from bench.runaway import ALONE, LOADS, RUNAWAY, RUNAWAYS, SMALL
+from bench.runaway import ALONE, ALONE_AGAIN, LOADS, RUNAWAY, RUNAWAYS, SMALL
 from bench.runs import Piece
 from bench.summary import Target, spread
 from bench.tables import ABSENT, Table, number, targets_table
@@ -43,7 +43,12 @@ def _windows_table(pieces: Sequence[Piece]) -> Table:
         found = spread(pieces, RUNAWAY.name, ACTIONLAKE.name, figure)
         return ABSENT if found is None else f"{number(found.median)}{unit}"
 
-    kinds = {ALONE: "nothing", **{one.name: one.title for one in RUNAWAYS}, SMALL: "small queries, one after the other"}
+    kinds = {
+        ALONE: "nothing",
+        ALONE_AGAIN: "nothing, again",
+        **{one.name: one.title for one in RUNAWAYS},
+        SMALL: "small queries, one after the other",
+    }
     rows: list[tuple[str, ...]] = [
         (
             load.title,
@@ -65,4 +70,4 @@ def _windows_table(pieces: Sequence[Piece]) -> Table:
         "submissions", "beside", "actions/s", "to alone", "p50 ms", "p99 ms", "to alone", "longest ms",
         "a small query ms", "longest ms",
     )  # fmt: skip
-    return Table("Runaway queries: windows in turn, medians", columns, rows, text_columns=2)
+    return Table("Runaway queries: windows in turn", columns, rows, text_columns=2)

@@ -113,7 +113,7 @@ def test_a_timed_run_counts_what_the_server_counts() -> None:
     assert result.deferred == 0
     assert result.window_s >= 0.7
     assert 0 < result.latency_p50_ms <= result.latency_p90_ms <= result.latency_p99_ms <= result.latency_max_ms
-    assert [event for event in events if event != "progress"] == ["window_begin", "window_end"]
+    assert [event for event in events if event != "progress"] == ["window_begin", "window_end", "latencies"]
 
 
 def test_a_counted_run_sends_exactly_that_many_requests_and_measures_all() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,20 @@ import pytest
 
 from bench.errors import BenchFailed
 from bench.ingest import IngestWorkload
+from bench.latencies import count_latencies, pooled_quantile_ms
+from bench.load import quantile
 from bench.opponents import ACTIONLAKE
-from bench.runaway import ALONE, LOADS, RUNAWAY, RUNAWAYS, SMALL, runaway_figures, running_away
+from bench.runaway import (
+    ALONE,
+    ALONE_AGAIN,
+    LOADS,
+    RUNAWAY,
+    RUNAWAYS,
+    SMALL,
+    Window,
+    runaway_figures,
+    running_away,
+)
 from bench.runaway_tables import RUNAWAY_TARGETS, runaway_tables
 from bench.runs import Piece
 from bench.summary import judge
@@ -24,24 +37,39 @@ from bench.summary import judge
 COMPUTING = RUNAWAYS[0]
 
 
-def window(p99_ms: float, actions_per_s: float = 100.0, **more: float) -> dict[str, float]:
-    return {
-        "actions_per_s": actions_per_s, "latency_p50_ms": 1.0, "latency_p99_ms": p99_ms, "latency_max_ms": 9.0, **more
-    }  # fmt: skip
+def window(late_ms: float, actions_per_s: float = 100.0, **more: float) -> Window:
+    """One with 98 answers in a millisecond, and two that are late."""
+    figures = {"actions_per_s": actions_per_s, "latency_max_ms": 9.0, **more}
+    return Window(figures, count_latencies([0.001] * 98 + [late_ms / 1000] * 2))
 
 
-def test_ratios_are_of_medians_to_those_alone() -> None:
+def test_ratios_are_of_all_answers_to_those_alone() -> None:
     figures = runaway_figures(
         {
-            ("full", ALONE): [window(10.0), window(90.0), window(20.0)],
-            ("full", "computing"): [window(22.0, 80.0), window(21.0, 90.0), window(500.0, 95.0)],
+            ("full", ALONE): [window(10.0), window(20.0), window(20.0)],
+            ("full", ALONE_AGAIN): [window(20.0), window(20.0), window(20.0)],
+            ("full", "computing"): [window(22.0, 80.0), window(22.0, 90.0), window(22.0, 95.0)],
             ("full", SMALL): [window(20.0, small_ms=7.0, small_max_ms=70.0)],
         }
     )
-    assert figures["full_computing_p99_ratio"] == pytest.approx(1.1)
+    assert figures["full_alone_p50_ms"] == pytest.approx(1.0, rel=0.01)
+    assert figures["full_alone_p99_ms"] == pytest.approx(20.0, rel=0.01)
+    assert figures["full_control_p99_ratio"] == pytest.approx(1.0)
+    assert figures["full_computing_p99_ratio"] == pytest.approx(1.1, rel=0.02)
     assert figures["full_computing_actions_ratio"] == pytest.approx(0.9)
     assert (figures["full_small_ms"], figures["full_small_longest_small_ms"]) == (7.0, 70.0)
     assert "full_computing_ms" not in figures
+
+
+def test_quantiles_of_windows_together_are_those_of_all_their_answers() -> None:
+    source = random.Random(1)
+    windows = [[source.expovariate(200 / (one + 1)) for _ in range(1_000 * (one + 1))] for one in range(4)]
+    everything = sorted(latency for one in windows for latency in one)
+    for share in (0.001, 0.5, 0.9, 0.99, 1.0):
+        pooled = pooled_quantile_ms([count_latencies(one) for one in windows], share)
+        assert pooled == pytest.approx(quantile(everything, share) * 1000, rel=0.01)
+    with pytest.raises(ValueError, match="no latencies"):
+        pooled_quantile_ms([{}], 0.5)
 
 
 @contextmanager
@@ -98,8 +126,9 @@ def test_a_measurement_of_a_real_server_has_every_figure_that_a_target_needs(
     def drive(*_: object) -> Iterator[dict[str, Any]]:
         """Stand in for the driver, a process whose start takes longer than all the rest."""
         yield {"event": "window_begin"}
+        yield {"event": "latencies", "counts": window(1.0).counts}
         result = {"requests": 1, "actions": 1, "actions_acknowledged": 0, "window_s": 1.0, "cpu_s": 0.0}
-        yield {"event": "result", "result": result | window(1.0)}
+        yield {"event": "result", "result": {**result, **window(1.0).figures}}
 
     monkeypatch.setattr(IngestWorkload, "drive", drive)
     # Other tests take the processors meanwhile.
@@ -117,5 +146,5 @@ def test_a_measurement_of_a_real_server_has_every_figure_that_a_target_needs(
     assert all(judge(target, [piece], ACTIONLAKE.name).measured is not None for target in wanted)
     targets, windows = runaway_tables([piece])
     assert len(targets.rows) == len(LOADS) * len(RUNAWAYS)
-    assert len(windows.rows) == len(LOADS) * (len(RUNAWAYS) + 2) + 1
+    assert len(windows.rows) == len(LOADS) * (len(RUNAWAYS) + 3) + 1
     assert runaway_tables([]) == []
