@@ -50,6 +50,7 @@ from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE
 from service.sql import SqlAnswerLimits, SqlService, log_lost_worker, run_sql
 from service.store_settings import arrow_parser, store_options, store_paths, submission_limits
 from service.submissions import SubmitEndpoint
+from storage.absent_modules import do_without
 from storage.access_keys import KeyFile, Scope
 from storage.clock import system_now_us
 from storage.errors import StoreError
@@ -314,6 +315,7 @@ def app_from_environ() -> ASGIApp:
     """Build the service from what the supervisor handed over, as a worker process does."""
     from service.logs import configure_logging
 
+    do_without("pandas")
     live = LiveSettings.take_over(os.environ[HANDED_OVER_VARIABLE], now_us=system_now_us)
     settings = live.in_force.settings
     configure_logging(settings.log_level, settings.log_format)

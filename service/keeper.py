@@ -13,6 +13,8 @@ import signal
 import sys
 from typing import TYPE_CHECKING, Final
 
+from storage.absent_modules import do_without
+
 if TYPE_CHECKING:
     from service.settings import Settings
 
@@ -31,6 +33,7 @@ def main() -> None:
     """
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    do_without("pandas")
     from service.live_settings import LiveSettings
     from service.logs import configure_logging, use_log_level
     from service.metrics import Metrics

@@ -31,6 +31,7 @@ from service.settings import Settings, SettingsError
 from service.sources import HANDED_OVER_VARIABLE, SUPERVISED_VARIABLE, unknown_variables
 from service.store_settings import store_paths
 from service.workers import Workers, listening
+from storage.absent_modules import do_without
 from storage.access_keys import KeyFile
 from storage.clock import system_now_us
 from storage.errors import StoreFailed
@@ -60,6 +61,7 @@ def serve(live: LiveSettings) -> None:
         StoreFailed: the disk does not take writes.
         OSError: the address cannot be bound.
     """
+    do_without("pandas")
     settings = live.in_force.settings
     configure_logging(settings.log_level, settings.log_format)
     for variable, hint in unknown_variables(os.environ).items():

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -150,7 +150,6 @@ class SubmitEndpoint:
             _log.exception("a submission failed unexpectedly")
             await self._refuse(send, problem_of(error))
             return
-        self._kept.inc()
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer))]
         await send({"type": "http.response.start", "status": 200, "headers": headers})
         await send({"type": "http.response.body", "body": answer, "more_body": False})
@@ -197,6 +196,7 @@ class SubmitEndpoint:
             parsed, key = self._parse(parser, body, encoding, media_type, key_text, client)
         append = Append(parsed.submissions, parsed.rejections, answer_of(parsed), key)
         if not append.submissions and not append.rejections and key is None:
+            self._kept.inc()
             return append.answer
         size = append.size_bytes
         # What was compressed is larger by now.
@@ -205,6 +205,7 @@ class SubmitEndpoint:
         self._committer.gather(future, append)
         self._hand_over_soon()
         answer = await future
+        self._kept.inc()
         if answer is append.answer:
             passage.kept(size)
             self._count(parsed)
@@ -242,10 +243,8 @@ class SubmitEndpoint:
         answer = await waiting.future
         passage.kept(waiting.size)
         if waiting.parsed is not None:
+            self._kept.inc()
             self._count(waiting.parsed)
-        else:
-            self._metrics.submitted.inc(waiting.accepted)
-            self._metrics.accepted.inc(waiting.accepted)
         return answer
 
     def _hand_over_soon(self) -> None:
@@ -323,7 +322,24 @@ class SubmitEndpoint:
         self._metrics.commit_seconds.observe(seconds)
 
     def _deliver(self, outcomes: list[tuple[Any, bytes | StoreError]]) -> None:
-        self._loop.call_soon_threadsafe(_resolve, outcomes)
+        self._loop.call_soon_threadsafe(self._tell, outcomes)
+
+    def _tell(self, outcomes: list[tuple[_Together | asyncio.Future[bytes], bytes | StoreError]]) -> None:
+        for token, outcome in outcomes:
+            if isinstance(token, _Together) and isinstance(outcome, bytes):
+                self._count_group([waiting for waiting in token if waiting.parsed is None])
+        _resolve(outcomes)
+
+    def _count_group(self, group: Sequence[_Waiting]) -> None:
+        """Count what is kept, before anybody is told of it; at once, since a count costs as much as parsing 20 actions.
+
+        Who has gone meanwhile gets no answer, though the actions are kept.
+        """
+        if group:
+            self._kept.inc(sum(not waiting.future.cancelled() for waiting in group))
+            accepted = sum(waiting.accepted for waiting in group)
+            self._metrics.submitted.inc(accepted)
+            self._metrics.accepted.inc(accepted)
 
 
 def _announced(headers: dict[bytes, bytes], bytes_max: int) -> int:

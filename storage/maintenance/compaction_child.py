@@ -16,6 +16,8 @@ from typing import Final
 
 import msgspec
 
+from storage.absent_modules import do_without
+
 NICENESS: Final = 10
 
 
@@ -41,6 +43,7 @@ def main() -> int:
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
     os.nice(NICENESS)
+    do_without("pandas")
     from storage.errors import RewriteConflict, StoreError
     from storage.locks import FileLock
     from storage.maintenance.access import opened_upkeep
