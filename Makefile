@@ -6,6 +6,7 @@ PORT ?= 8080
 DATA ?= ./data
 MINUTES ?= 30
 TESTERS ?= 3
+COMPARISON_TEST := tests/bench/test_the_comparison_compares_equal_answers.py
 PIP_INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt
 
 .DEFAULT_GOAL := help
@@ -31,10 +32,13 @@ run: $(VENV)/.installed ## Serve on http://127.0.0.1:8080 over ./data (PORT=, DA
 	$(BIN)/actionlake serve --port $(PORT) --data $(DATA)
 
 test: install ## Run the fast test suite, in three processes (TESTERS=), which wait more than they work
+	@# Hundreds of processes are started, which shall not compile the same modules each time, not even where nothing
+	@# compiled is kept otherwise.
+	$(BIN)/python -m compileall -q service storage queries bench notebooks tests
 	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-faults: install ## Run the long forms of the fault tests (thousands of kills; about an hour)
-	ACTIONLAKE_TEST_LONG=1 $(BIN)/python -m pytest tests/faults --timeout=0 -s
+	ACTIONLAKE_TEST_LONG=1 $(BIN)/python -m pytest tests/faults $(COMPARISON_TEST) --timeout=0 -s
 
 soak: install ## Half an hour under load with kills, checked; writes its report into docs/reliability.md (MINUTES=)
 	$(BIN)/python -m tests.faults.soak --minutes $(MINUTES)

@@ -19,7 +19,7 @@ def main() -> int:
     given = parser.parse_args()
     headers = dict(header.split(": ", 1) for header in given.header)
     method = given.request or ("GET" if given.data is None else "POST")
-    answer = httpx.request(method, given.url, headers=headers, content=given.data, timeout=60)
+    answer = httpx.request(method, given.url, headers=headers, content=given.data, timeout=180)
     sys.stdout.buffer.write(answer.content)
     return 0
 

@@ -9,6 +9,7 @@ from typing import Final
 
 import pytest
 
+from tests.faults.effort import repetitions
 from tests.faults.history import History
 from tests.faults.injected_faults import FSYNC
 from tests.faults.server_process import HASTY, Clients, serving
@@ -21,8 +22,9 @@ _CONTROL_TRIES: Final = 5
 
 with tempfile.TemporaryDirectory() as _folder:
     _MOUNTABLE: Final = bool(mountable_namespace(Path(_folder)))
-# Where no disk can be mounted, the injected one is what remains; where one can, both are tried.
-KINDS: Final = ["injected", "mounted"] if _MOUNTABLE else ["injected"]
+# Where no disk can be mounted, the injected one is what remains; where one can, the long form tries both.
+_BOTH: Final = bool(repetitions(suite=0, long=1))
+KINDS: Final = ["injected"] * (_BOTH or not _MOUNTABLE) + ["mounted"] * _MOUNTABLE
 
 
 def _soon(run: RunningStore, history: History, happened: Callable[[RunningStore], bool], what: str) -> None:

@@ -60,7 +60,7 @@ def test_sigterm_drains_flushes_and_exits(
     history = History()
     seconds: list[float] = []
     statuses: set[int] = set()
-    for number in range(repetitions(suite=2, long=50)):
+    for number in range(repetitions(suite=1, long=50)):
         with serving(tmp_path / "data", tmp_path / "log", workers=workers, settings=_PATIENT) as server:
             clients = Clients(server, history, f"run-{number}", steadfast=False)
             clients.await_acknowledged(30)
@@ -85,9 +85,9 @@ def test_sigterm_is_never_lost_while_the_server_starts(
 ) -> None:
     """Send SIGTERM at moments of the start; the server ends in time, by itself or by the signal."""
     statuses: list[int] = []
-    for number in range(repetitions(suite=3, long=60)):
+    for number in range(repetitions(suite=2, long=60)):
         with serving(tmp_path / "data", tmp_path / "log", workers=workers, settings=_PATIENT, prepared=False) as server:
-            time.sleep(number % 6 * 0.02)
+            time.sleep(number % 6 * 0.03)
             server.process.send_signal(signal.SIGTERM)
             statuses.append(server.process.wait(_PATIENCE_S))
     figures(f"{len(statuses)} times; exit statuses {sorted(set(statuses))}")

@@ -25,7 +25,7 @@ def run_notebook(monkeypatch: pytest.MonkeyPatch, name: str, *arguments: object)
 def run_script(name: str, arguments: Sequence[object], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     """Run `python notebooks/NAME.py ARGUMENTS` and return what it printed."""
     command = [sys.executable, "-W", "error", str(ROOT / "notebooks" / f"{name}.py"), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60, env=dict(environ))
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=180, env=dict(environ))
 
 
 def drawn_rows(chart: Any) -> list[dict[str, Any]]:

@@ -19,7 +19,7 @@ ACTIONLAKE: Final = str(Path(sys.executable).parent / "actionlake")
 def import_file(file: Path, data: Path) -> str:
     """Import *file* into a store in *data*; return the command's last line."""
     command = [ACTIONLAKE, "import", str(file), "--data", str(data)]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
     return done.stdout.splitlines()[-1]
 
 

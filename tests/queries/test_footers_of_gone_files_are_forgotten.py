@@ -116,7 +116,7 @@ def test_a_sql_workers(tmp_path: Path) -> None:
         sql.ask(count, view=replace(many, files=many.files[::-1]))
         assert sql.pool.worker_pids() == [pid]
         sql.ask(count)
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while sql.pool.worker_pids() in ([pid], []):
             assert time.monotonic() < deadline
             time.sleep(0.02)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import select
@@ -237,8 +238,10 @@ def test_a_folder_that_reads_as_a_pattern_is_refused(tmp_path: Path, name: str) 
 def test_an_abandoned_answer_frees_its_worker_at_the_time_limit(table: SmallTable, tmp_path: Path) -> None:
     with sandbox(table, tmp_path, SqlLimits(timeout_s=0.5)) as sql:
         result = sql.pool.run(SqlRequest("SELECT i FROM range(100000000000) t(i)"), sql.view)
-        next(result)
-        assert sql.ask("SELECT 1").rows == [(1,)]
+        # Its first rows may come too late as well, which ends it the same way.
+        with contextlib.suppress(SqlTimeout):
+            next(result)
+        _wait_until(lambda: _answers(sql))
         result.close()
         del result
         gc.collect()

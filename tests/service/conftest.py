@@ -26,6 +26,6 @@ def keyed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[KeyedService]:
     flags = ("--config", str(config), "--host", "0.0.0.0")  # noqa: S104
     with (
         running_service(folder / "data", *flags) as running,
-        httpx.Client(base_url=reached_at(running), timeout=60) as client,
+        httpx.Client(base_url=reached_at(running), timeout=180) as client,
     ):
         yield KeyedService(running, keys, client)

@@ -57,7 +57,7 @@ class RunningService:
             found = _SERVING.search(self.log())
             if found:
                 try:
-                    if httpx.get(f"{found.group(1)}/health/ready", timeout=60, verify=NO_TLS).status_code == 200:
+                    if httpx.get(f"{found.group(1)}/health/ready", timeout=180, verify=NO_TLS).status_code == 200:
                         return found.group(1)
                 except httpx.TransportError:
                     pass

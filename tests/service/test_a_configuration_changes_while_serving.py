@@ -49,7 +49,7 @@ class Load:
     def _run(self, once: Callable[[httpx.Client], httpx.Response]) -> None:
         while not self._stop.is_set():
             # Connections of its own, so that all workers get some.
-            with httpx.Client(base_url=self._url, timeout=60, verify=NO_TLS) as client:
+            with httpx.Client(base_url=self._url, timeout=180, verify=NO_TLS) as client:
                 for _ in range(5):
                     try:
                         response = once(client)
@@ -104,7 +104,7 @@ def everywhere(service: RunningService, ask: Callable[[httpx.Client], Any], want
     deadline = time.monotonic() + 180
     in_a_row = 0
     while in_a_row < CONNECTIONS:
-        with httpx.Client(base_url=service.url, timeout=60, verify=NO_TLS) as client:
+        with httpx.Client(base_url=service.url, timeout=180, verify=NO_TLS) as client:
             got = ask(client)
         in_a_row = in_a_row + 1 if got == wanted else 0
         assert time.monotonic() < deadline, f"{got!r} where {wanted!r} was to come:\n{service.log()[-3000:]}"

@@ -73,7 +73,7 @@ async def serve(
 
 def chunked(threads: WorkThreads, held: Held) -> Stream:
     chunks = threads.chunks(held.content(), stop=held.stop, release=held.release)
-    return ChunkedAnswer(chunks, media_type="text/plain", headers={}, timeout_s=60)
+    return ChunkedAnswer(chunks, media_type="text/plain", headers={}, timeout_s=180)
 
 
 def test_an_answer_that_is_taken_whole() -> None:

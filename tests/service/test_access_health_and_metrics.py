@@ -50,7 +50,7 @@ def test_an_address_that_is_not_loopback_is_refused_without_insecure(tmp_path: P
         [ACTIONLAKE, "serve", "--data", str(tmp_path / "data"), "--host", "192.0.2.1", "--port", "0"],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=180,
         check=False,
     )
     assert done.returncode != 0

@@ -46,7 +46,7 @@ class Sender:
         self._ending = ending
         self._patient = patient
         self._client = httpx.Client(
-            base_url=service.url, timeout=60, transport=httpx.HTTPTransport(local_address=address)
+            base_url=service.url, timeout=180, transport=httpx.HTTPTransport(local_address=address)
         )
         text = "x" * (20 if patient else 1500)
         count = 1 if patient else _ACTIONS

@@ -58,7 +58,7 @@ def test_all_doors_agree_before_a_flush_after_it_and_after_a_restart(tmp_path: P
     data = tmp_path / "data"
     with running_service(data) as service:
         command = [ACTIONLAKE, "import", str(SAMPLE), "--url", service.url]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=180)
         assert done.stdout.splitlines()[-1] == "accepted=9999 rejected=0"
         assert service.metric("actionlake_journal_depth") == 9999
         check_rest(service)

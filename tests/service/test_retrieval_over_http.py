@@ -162,7 +162,7 @@ def test_an_acknowledged_action_is_in_the_next_answer_while_many_write(service: 
     missing: list[str] = []
 
     def write_and_read(name: str) -> None:
-        with __import__("httpx").Client(base_url=service.url, timeout=60) as client:
+        with __import__("httpx").Client(base_url=service.url, timeout=180) as client:
             for number in range(25):
                 body = submission(name, action(n=number))
                 assert client.post("/api/submitlogs", json=body).status_code == 200

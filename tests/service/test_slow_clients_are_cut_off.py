@@ -10,6 +10,7 @@ import socket
 import threading
 import time
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import pytest
@@ -18,16 +19,28 @@ from uvicorn.server import ServerState
 
 from service.connections import HEAD_BYTES_MAX, BoundedProtocol, ConnectionLimits
 
-TIMEOUT_S = 0.6
+TIMEOUT_S = 0.3
+PATIENT_TIMEOUT_S = 3_600.0
 CONNECTIONS = 5
 
 
 class Strict(BoundedProtocol):
-    """Cuts off soon."""
+    """Cuts off soon, once a test says so: until then, this machine may be slow."""
 
-    limits = ConnectionLimits(
-        connections_max=CONNECTIONS, head_timeout_s=TIMEOUT_S, body_timeout_s=TIMEOUT_S, answer_timeout_s=TIMEOUT_S
+
+def cut_off_after(seconds: float) -> None:
+    """Give whatever is waited for so long from now on, if it is waited for already as well."""
+    Strict.limits = ConnectionLimits(
+        connections_max=CONNECTIONS, head_timeout_s=seconds, body_timeout_s=seconds, answer_timeout_s=seconds
     )
+
+
+@pytest.fixture(autouse=True)
+def patience() -> Iterator[None]:
+    """Nobody is cut off before a test has sent what is to be late."""
+    cut_off_after(PATIENT_TIMEOUT_S)
+    yield
+    cut_off_after(TIMEOUT_S)
 
 
 ENDED = threading.Event()
@@ -80,7 +93,7 @@ def address() -> Iterator[tuple[str, int]]:
 
 @pytest.fixture
 def client(address: tuple[str, int]) -> Iterator[socket.socket]:
-    with socket.create_connection(address, timeout=20) as connected:
+    with socket.create_connection(address, timeout=180) as connected:
         yield connected
 
 
@@ -91,8 +104,23 @@ def until_closed(client: socket.socket) -> bytes:
     return received
 
 
+def until_it_was_read(client: socket.socket) -> None:
+    """Wait until the server has taken all that was sent."""
+    ours = client.getsockname()[1]
+    deadline = time.monotonic() + 180
+    while True:
+        lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
+        # What waits to be read is the second of two numbers, of the server's side of the connection.
+        waiting = [line[4].split(":")[1] for line in lines if int(line[2].split(":")[1], 16) == ours]
+        if waiting and not any(int(one, 16) for one in waiting):
+            return
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
 def trickle(client: socket.socket, text: bytes) -> bytes:
     """Send byte by byte, each well before any pause is too long; return the answer."""
+    cut_off_after(TIMEOUT_S)
     for place in range(len(text)):
         try:
             client.sendall(text[place : place + 1])
@@ -112,6 +140,8 @@ def test_a_head_that_trickles(client: socket.socket) -> None:
 
 def test_a_head_that_stops(client: socket.socket) -> None:
     client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\n")
+    until_it_was_read(client)
+    cut_off_after(TIMEOUT_S)
     answer = until_closed(client)
     assert answer.startswith(b"HTTP/1.1 408 ")
     assert b"application/problem+json" in answer
@@ -125,15 +155,20 @@ def test_a_body_that_trickles(client: socket.socket) -> None:
 
 def test_a_body_that_stops(client: socket.socket) -> None:
     client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n3\r\nabc\r\n")
+    until_it_was_read(client)
+    cut_off_after(TIMEOUT_S)
     assert until_closed(client).startswith(b"HTTP/1.1 408 ")
 
 
 def test_a_body_that_was_answered_before_it_came(client: socket.socket) -> None:
     client.sendall(b"POST /early HTTP/1.1\r\nhost: x\r\ncontent-length: 9\r\n\r\n")
-    assert until_closed(client).count(b"HTTP/1.1 ") == 1
+    assert client.recv(1).startswith(b"H")
+    cut_off_after(TIMEOUT_S)
+    assert until_closed(client).count(b"TTP/1.1 ") == 1
 
 
 def test_a_connection_that_never_says_anything(client: socket.socket) -> None:
+    cut_off_after(TIMEOUT_S)
     assert until_closed(client) == b""
 
 
@@ -144,9 +179,13 @@ def test_a_second_request_that_stops(client: socket.socket) -> None:
     while not answer.endswith(b"\r\n\r\n3"):
         answer += client.recv(65536)
     assert answer.startswith(b"HTTP/1.1 200 ")
+    cut_off_after(TIMEOUT_S)
     # A connection that waits for its next request is nobody's delay.
     time.sleep(TIMEOUT_S * 2)
+    cut_off_after(PATIENT_TIMEOUT_S)
     client.sendall(b"GET / HTTP/1.1\r\n")
+    until_it_was_read(client)
+    cut_off_after(TIMEOUT_S)
     assert until_closed(client).startswith(b"HTTP/1.1 408 ")
 
 
@@ -163,9 +202,9 @@ def test_a_prompt_request_is_served_whatever_its_size(client: socket.socket) -> 
 
 
 def test_one_connection_too_many(address: tuple[str, int]) -> None:
-    held = [socket.create_connection(address, timeout=20) for _ in range(CONNECTIONS)]
+    held = [socket.create_connection(address, timeout=180) for _ in range(CONNECTIONS)]
     try:
-        with socket.create_connection(address, timeout=20) as one_more:
+        with socket.create_connection(address, timeout=180) as one_more:
             answer = until_closed(one_more)
         assert answer.startswith(b"HTTP/1.1 503 ")
         assert b"retry-after: " in answer
@@ -178,7 +217,8 @@ def test_a_client_that_takes_nothing_of_its_answer(client: socket.socket) -> Non
     ENDED.clear()
     client.sendall(b"GET /endless HTTP/1.1\r\nhost: x\r\n\r\n")
     assert client.recv(65536).startswith(b"HTTP/1.1 200 ")
-    assert ENDED.wait(30), "the answer goes on, though nobody takes it"
+    cut_off_after(TIMEOUT_S)
+    assert ENDED.wait(180), "the answer goes on, though nobody takes it"
 
 
 class Waiting:
@@ -198,6 +238,7 @@ class Waiting:
 
 
 def test_a_client_that_takes_its_answer_slowly_is_not_cut_off() -> None:
+    cut_off_after(TIMEOUT_S)
     loop = asyncio.new_event_loop()
     config = uvicorn.Config(echo_size, http=Strict, ws="none", lifespan="off", log_config=None)
     config.load()

@@ -174,7 +174,7 @@ def test_submissions_go_on_while_queries_run_away(served: RunningService) -> Non
             target=lambda: httpx.post(
                 f"{served.url}/api/sql",
                 json={"sql": "SELECT sum(a.range) FROM range(1000000) a, range(100000) b"},
-                timeout=60,
+                timeout=180,
             )
         )
         for _ in range(4)
@@ -202,7 +202,7 @@ def test_answers_stay_right_while_rows_are_flushed(served: RunningService) -> No
 
     def read() -> None:
         nonlocal right
-        with httpx.Client(base_url=served.url, timeout=60) as client:
+        with httpx.Client(base_url=served.url, timeout=180) as client:
             while not (stop.is_set() and right):
                 before = written[0]
                 text = "SELECT count(*) AS n, count(DISTINCT properties) AS d FROM actions WHERE user_id = 'steady'"

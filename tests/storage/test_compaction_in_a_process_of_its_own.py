@@ -39,7 +39,7 @@ def test_two_processes_at_once_leave_every_row_once(store: Store) -> None:
     put(store, 5)
     store.flush_here()
     for one in processes:
-        eventually(one.finished, timeout_s=60)
+        eventually(one.finished, timeout_s=180)
     assert positions(store) == through(53)
     assert len(store.read_view().files) <= 6
     assert sum(one.files_removed - one.files_added for one in done) == 25 - len(store.read_view().files)
@@ -59,7 +59,7 @@ def test_a_kill_at_any_moment_loses_and_doubles_nothing(folder: Path, attempt: i
         assert positions(store) == through(32)
     store, _ = opened(folder)
     process = started(store, [])
-    eventually(process.finished, timeout_s=60)
+    eventually(process.finished, timeout_s=180)
     assert positions(store) == through(32)
     assert len(store.read_view().files) <= 8
     assert not list(store.paths.compaction_temp.iterdir())
@@ -83,7 +83,7 @@ def test_it_ends_with_its_parent(folder: Path) -> None:
         os.kill(os.getpid(), 9)
     """
     ended = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, check=False, timeout=60
+        [sys.executable, "-c", textwrap.dedent(program)], stdout=subprocess.PIPE, check=False, timeout=180
     )
     assert ended.returncode == -9
     child = int(ended.stdout)
@@ -103,7 +103,7 @@ def test_the_caretaker_compacts_cleans_the_log_and_removes_the_old_files(folder:
         upkeeper = Upkeeper(store.paths, store.journal, Lake(store.paths.table, SCHEMA), store.latch, lambda: options)
         chores = {chore.name: chore.run for chore in upkeeper.chores()}
         chores["compaction"]()
-        eventually(lambda: not chores["compaction"]() and bool(told), timeout_s=60)
+        eventually(lambda: not chores["compaction"]() and bool(told), timeout_s=180)
         upkeeper.close()
         chores["vacuum"]()
         chores["table log"]()

@@ -162,7 +162,7 @@ def test_the_latch_is_seen_by_every_process(folder: Path) -> None:
     with store_in(folder) as store:
         put(store, 1)
         command = [sys.executable, "-m", "tests.storage.lock_holder", "latch", str(folder)]
-        subprocess.run(command, check=True, timeout=60)
+        subprocess.run(command, check=True, timeout=180)
         assert store.latch is not None
         assert store.latch.reason == "the disk of another process failed"
         with pytest.raises(StoreFailed, match="the disk of another process failed"):

@@ -70,10 +70,10 @@ def test_what_is_made_due_while_it_is_being_done_is_done_again() -> None:
 
     caretaker = Caretaker([Chore("a", 86_400.0, run)], leads=lambda: True)
     try:
-        assert begun.acquire(timeout=20)
+        assert begun.acquire(timeout=180)
         caretaker.wake()
         go_on.release()
-        assert begun.acquire(timeout=20)
+        assert begun.acquire(timeout=180)
     finally:
         go_on.release(10)
         caretaker.stop()

@@ -103,7 +103,7 @@ def test_processes_get_disjoint_positions_and_are_never_turned_away(store: Store
     for n in range(times):
         put(store, 1 + n % 2, user="here")
     for writer in writers:
-        writer.communicate(timeout=60)
+        writer.communicate(timeout=180)
         assert writer.returncode == 0
     rows = rows_of(store)
     assert all(before.last_position + 1 == after.first_position for before, after in pairwise(rows))

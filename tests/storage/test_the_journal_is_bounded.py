@@ -83,7 +83,7 @@ def test_the_file_shrinks_though_the_load_never_ends(tmp_path: Path) -> None:
         try:
             store.options = type(store.options)(flush=limits, now_us=store.options.now_us)
             store.start_leading()
-            eventually(lambda: store.paths.journal.stat().st_size < 6 * _MIB, timeout_s=60)
+            eventually(lambda: store.paths.journal.stat().st_size < 6 * _MIB, timeout_s=180)
         finally:
             stop.set()
             thread.join()

@@ -218,10 +218,10 @@ def test_a_removal_waits_for_those_who_write_and_lets_nobody_else_begin(store: S
     alone, writing, go_on = threading.Event(), threading.Event(), threading.Event()
 
     def remove() -> None:
-        with nobody_writes(table, timeout_s=60) as granted:
+        with nobody_writes(table, timeout_s=180) as granted:
             if granted and not writing.is_set():
                 alone.set()
-            go_on.wait(20)
+            go_on.wait(180)
 
     def write() -> None:
         with writing_files(table):
@@ -235,10 +235,10 @@ def test_a_removal_waits_for_those_who_write_and_lets_nobody_else_begin(store: S
         writer.start()
         assert not writing.wait(0.2), "who comes later keeps a removal waiting"
         assert not alone.is_set()
-    assert alone.wait(20)
+    assert alone.wait(180)
     assert not writing.is_set()
     go_on.set()
-    assert writing.wait(20)
+    assert writing.wait(180)
     for thread in (remover, writer):
         thread.join()
 
