@@ -69,6 +69,8 @@ class SubmissionLimits:
         id_bytes_max: bytes of userId and of sessionId in UTF-8.
         depth_max: levels of nesting in a body; the envelope is the first.
         time_ahead_us_max: how far ahead of the clock an action's time may lie.
+        rejections_max: wrong actions and lines of one body. Each is kept as a dead letter and told, so that a body of
+            nothing else, which needs three bytes for one, would take a thousand times its size, and everybody's time.
     """
 
     body_bytes_max: int = 10_000_000
@@ -77,6 +79,7 @@ class SubmissionLimits:
     id_bytes_max: int = 256
     depth_max: int = 64
     time_ahead_us_max: int = 86_400_000_000
+    rejections_max: int = 100_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +235,7 @@ class SubmissionParser:
 
         Raises:
             SubmissionTooLarge: the body as a whole exceeds its limit.
-            InvalidSubmission: there is no line in it.
+            InvalidSubmission: there is no line in it, or more in it is wrong than may be.
         """
         if len(body) > self.limits.body_bytes_max:
             raise SubmissionTooLarge(f"the body is larger than {self.limits.body_bytes_max} bytes")
@@ -249,11 +252,15 @@ class SubmissionParser:
             except InvalidSubmission as error:
                 code = "too_large" if isinstance(error, SubmissionTooLarge) else "bad_envelope"
                 message = f"{error.parameter}: {error}" if error.parameter else str(error)
-                rejections.append(Rejection(None, number, code, message, text, None, None))
-                continue
+                submission, rejected = None, (Rejection(None, number, code, message, text, None, None),)
             if submission:
                 submissions.append(submission)
             rejections.extend(rejected)
+            if len(rejections) > self.limits.rejections_max:
+                raise InvalidSubmission(
+                    f"more than {self.limits.rejections_max} of its actions and lines are wrong, the first in line"
+                    f" {rejections[0].line}: {rejections[0].message}"
+                )
         if not lines:
             raise InvalidSubmission("the body holds no submission")
         return ParsedBody(tuple(submissions), tuple(rejections))

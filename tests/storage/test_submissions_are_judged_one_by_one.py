@@ -385,6 +385,17 @@ def test_ndjson_over_the_limit_is_refused_as_a_whole() -> None:
         SubmissionParser(SCHEMA, LIMITS).parse_ndjson(b"\n" * 2_000_001, now_us=NOW_US)
 
 
+@pytest.mark.parametrize("wrong", [b"{}\n", b'{"userId": "u", "actions": [0, 0, 0, 0, 0]}\n'])
+def test_ndjson_with_too_much_that_is_wrong_is_refused_as_a_whole(wrong: bytes) -> None:
+    """Each is kept and told: a small body of nothing else would take everybody's time."""
+    parser = SubmissionParser(SCHEMA, SubmissionLimits(rejections_max=20))
+    right = submission(action()).encode() + b"\n"
+    lines = 20 // max(1, wrong.count(b"0"))
+    assert len(parser.parse_ndjson(right + wrong * lines, now_us=NOW_US).rejections) == 20
+    with pytest.raises(InvalidSubmission, match=r"more than 20 .* in line 2"):
+        parser.parse_ndjson(right + wrong * (lines + 1), now_us=NOW_US)
+
+
 def test_no_actions_at_all_is_a_submission_that_keeps_nothing() -> None:
     parsed = parse(submission())
     assert (parsed.accepted, parsed.submissions, parsed.rejections) == (0, (), ())
