@@ -29,6 +29,10 @@ from storage.read_view import ReadView
 
 SLICE_ROWS: Final = 90_000
 BATCH_ROWS: Final = 16_384
+# Of files that are read by Arrow, for one slice.
+_READ_DIRECTLY_ROWS_MAX: Final = 2 * SLICE_ROWS
+# As they lie on the disk; usual rows take a fifth.
+_WHOLE_DAY_BYTES_MAX: Final = 16 << 20
 # Of fewer rows DuckDB finds the first without reading all columns of the others.
 _READ_ROWS_MIN: Final = 20_000
 _DAY_US: Final = 86_400_000_000
@@ -84,7 +88,9 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
         view.schema.table_schema.names if typed else ROW_COLUMNS,
         page=None if request.limit is None else PageBounds(request.order, request.limit, None),
     )
-    slices = plan_slices(sources.files, request.filter, rows_max=SLICE_ROWS)
+    # Reading a slice takes the memory of all rows of its files: cutting a day would have them read more than once.
+    day_rows_max = _READ_DIRECTLY_ROWS_MAX if _is_read_directly(request, view, sources.files) else None
+    slices = plan_slices(sources.files, request.filter, rows_max=SLICE_ROWS, day_rows_max=day_rows_max)
     if request.order == "desc":
         slices.reverse()
     if typed and request.filter.user_id is not None and not sources.files:
@@ -109,10 +115,13 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
     return RetrievalStream(content, planned, sources.pruned)
 
 
-def plan_slices(files: Sequence[DataFile], asked: RetrievalFilter, *, rows_max: int) -> list[Slice]:
+def plan_slices(
+    files: Sequence[DataFile], asked: RetrievalFilter, *, rows_max: int, day_rows_max: int | None = None
+) -> list[Slice]:
     """Cut what is asked for along time, each part with about *rows_max* rows in files at the most; at least one part.
 
-    A user's own history is one slice: the files have far more rows than it.
+    A user's own history is one slice: the files have far more rows than it. A day of no more than *day_rows_max* rows
+    is one, too, unless its files are large.
     """
     low = _ALL_TIME_US[0] if asked.from_us is None else asked.from_us
     high = _ALL_TIME_US[1] if asked.to_us is None else asked.to_us
@@ -130,7 +139,12 @@ def plan_slices(files: Sequence[DataFile], asked: RetrievalFilter, *, rows_max: 
         if pending and pending_rows + rows > rows_max:
             slices.append(Slice(start, day * _DAY_US - 1, tuple(pending)))
             start, pending, pending_rows = day * _DAY_US, [], 0
-        if rows > rows_max:
+        whole = (
+            day_rows_max is not None
+            and rows <= day_rows_max
+            and sum(one.size_bytes for one in days[day]) <= _WHOLE_DAY_BYTES_MAX
+        )
+        if rows > rows_max and not whole:
             parts = _cut_day(day, days[day], rows_max=rows_max, low=max(start, low), high=high)
             slices += parts
             start = parts[-1].to_us + 1
@@ -164,6 +178,15 @@ def _from_memory(view: ReadView, request: StreamRequest, sources: Sources) -> It
     yield from rows.combine_chunks().to_batches(BATCH_ROWS) or [
         pa.RecordBatch.from_pylist([], schema=sources.memory.schema)
     ]
+
+
+def _is_read_directly(request: StreamRequest, view: ReadView, files: Sequence[DataFile]) -> bool:
+    """Whether Arrow reads the slices of these files, as far as they are not too large."""
+    return (
+        request.format in (Format.ARROW, Format.PARQUET)
+        and (request.limit is None or request.limit >= _READ_ROWS_MIN)
+        and can_be_read(files, request.filter, view.schema.table_schema, rows_max=sum(one.rows for one in files))
+    )
 
 
 class _SliceReader:
@@ -218,10 +241,8 @@ class _SliceReader:
 
     def _read_ahead(self, one: Slice, thread: ThreadPoolExecutor) -> Future[SliceRows | None] | None:
         """Begin to read a slice in another thread; None where it needs a query."""
-        limit = self._request.limit
-        if not self._typed or (limit is not None and limit < _READ_ROWS_MIN):
-            return None
-        if not can_be_read(one.files, self._request.filter, self._columns, rows_max=2 * SLICE_ROWS):
+        rows = sum(file.rows for file in one.files)
+        if rows > _READ_DIRECTLY_ROWS_MAX or not _is_read_directly(self._request, self._view, one.files):
             return None
         return thread.submit(
             read_slice,
