@@ -387,7 +387,8 @@ def _resolve(outcomes: Iterable[tuple[_Together | asyncio.Future[bytes], bytes |
 
 
 def _resolve_one(future: asyncio.Future[bytes], outcome: bytes | StoreError) -> None:
-    if future.cancelled():
+    # Cancelled, or answered with an error that had to do with others of its group: nobody waits for it any more.
+    if future.done():
         return
     if isinstance(outcome, bytes):
         future.set_result(outcome)

@@ -76,3 +76,15 @@ def test_the_outcome_of_a_commit_is_that_of_all_whose_rows_it_holds(fails: bool)
     else:
         answers = [b'{"status":"submitted","accepted":%d,"rejected":[]}' % n for n in (0, 2)]
         assert found == [*answers, b"its own", b"its own"]
+
+
+def test_one_that_was_answered_already_keeps_nobody_from_an_answer() -> None:
+    """As after an error that came when some of those that were taken together had been handed over."""
+    loop = asyncio.new_event_loop()
+    answered: asyncio.Future[bytes] = loop.create_future()
+    waiting: asyncio.Future[bytes] = loop.create_future()
+    answered.set_exception(RuntimeError("unexpected"))
+    _resolve([(answered, b"kept"), (waiting, b"kept")])
+    assert waiting.result() == b"kept"
+    assert isinstance(answered.exception(), RuntimeError)
+    loop.close()
