@@ -20,6 +20,7 @@ from storage.recovery import RecoveryReport, recover
 from storage.schema import ActionSchema
 from storage.store import Store
 from storage.store_options import StoreOptions
+from storage.write_errors import lack_of_space_told
 
 WORKERS_END_TIMEOUT_S: Final = 15.0
 _LOCK_POLL_S: Final = 0.05
@@ -35,6 +36,7 @@ def open_store(
     Raises:
         StoreLocked: a service or an import holds the folder.
         CorruptData: what is there is damaged.
+        DiskFull: there is no space for what a start writes; nothing is lost.
         StoreFailed: the disk does not take writes.
     """
     lock, report = lock_and_recover(paths, schema, holder=holder)
@@ -62,8 +64,13 @@ def lock_and_recover(paths: StorePaths, schema: ActionSchema, *, holder: str) ->
     """Take the folder's lock and recover, for a supervisor whose workers `join_store`.
 
     Raises:
-        StoreLocked, CorruptData, StoreFailed: as `open_store`.
+        StoreLocked, CorruptData, DiskFull, StoreFailed: as `open_store`.
     """
+    with lack_of_space_told("the store to start"):
+        return _lock_and_recover(paths, schema, holder=holder)
+
+
+def _lock_and_recover(paths: StorePaths, schema: ActionSchema, *, holder: str) -> tuple[FileLock, RecoveryReport]:
     make_durable_folder(paths.state)
     lock = FileLock(paths.service_lock)
     _acquire(lock, holder)

@@ -13,8 +13,24 @@ from storage.errors import CommitRefused, DiskFull, StoreFailed
 from storage.latch import Latch
 
 _DISK_FULL_BYTES: Final = 1024 * 1024
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 # Errors of this process at this moment, which say nothing about the disk.
 _PASSING: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
+
+
+@contextmanager
+def lack_of_space_told(what: str) -> Iterator[None]:
+    """Turn the operating system's errors of a full disk into the store's; others stay what they are.
+
+    Raises:
+        DiskFull: no space for *what*; nothing is lost.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _FULL:
+            raise DiskFull(f"no space left for {what}", retry_after_s=5) from error
+        raise
 
 
 @contextmanager
@@ -29,7 +45,7 @@ def write_errors_told(folder: Path, latch: Latch) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if error.errno in _FULL:
             raise DiskFull("no space left for the table", retry_after_s=5) from error
         if error.errno in _PASSING:
             raise CommitRefused(f"the table in {folder} could not be written: {error}") from error

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
 import tempfile
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Final
 
 import pytest
 
+from storage.errors import DiskFull, StoreFailed
 from tests.faults.effort import repetitions
 from tests.faults.history import History
 from tests.faults.injected_faults import FSYNC
 from tests.faults.server_process import HASTY, Clients, serving
 from tests.faults.small_disks import mountable_namespace, small_disk
 from tests.faults.store_process import Run, RunningStore, spawner
+from tests.storage.building import opened, positions, put, store_in, through
 
 _DISK_BYTES: Final = 24 * 1024 * 1024
 _PATIENCE_S: Final = 180.0
@@ -94,6 +100,42 @@ def test_a_restart_on_a_full_disk_harms_nothing(kind: str, tmp_path: Path, figur
     violations = history.judge(found)
     figures(f"the early restart said {told or 'nothing'}; {len(found)} actions found; violations: {violations}")
     assert not violations, str(violations)
+
+
+def test_a_start_that_finds_no_space_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever it is at, until there is space: the error is the store's own, and what was there is there."""
+    with store_in(tmp_path) as store:
+        put(store, 3)
+        store.flush_here()
+        put(store, 2)
+    fsync = os.fsync
+
+    def full_at(number: int) -> Callable[[int], None]:
+        calls = count(1)
+
+        def faulty(descriptor: int) -> None:
+            if next(calls) == number:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            fsync(descriptor)
+
+        return faulty
+
+    refused = 0
+    for number in count(1):
+        shutil.rmtree(tmp_path / "new", ignore_errors=True)
+        monkeypatch.setattr(os, "fsync", full_at(number))
+        try:
+            # The first of them with what is there already, which a start syncs again; all with a new store.
+            opened(tmp_path if number == 1 else tmp_path / "new")[0].close(flush=False)
+        except (DiskFull, StoreFailed):
+            refused += 1
+        else:
+            break
+        finally:
+            monkeypatch.setattr(os, "fsync", fsync)
+    assert refused > 3
+    with store_in(tmp_path) as store:
+        assert positions(store) == through(5)
 
 
 def test_submits_go_on_while_only_flushes_have_no_space(tmp_path: Path, figures: Callable[[str], None]) -> None:
