@@ -103,8 +103,8 @@ class RunawayWorkload:
     actions: int = 200_000
     days: int = 10
     repetitions: int = 4
-    warmup_s: float = 0.8
-    window_s: float = 3.5
+    warmup_s: float = 0.7
+    window_s: float = 3.0
     loads: tuple[Load, ...] = LOADS
     opponents: tuple[str, ...] = ("actionlake",)
     rounds_max: int = 1
