@@ -62,6 +62,8 @@ def test_the_stand_in_for_curl_answers_as_curl_does(service: RunningService) -> 
         ("a\nb\nc\n", "a\nb\n", False),
         ("a.b\n", "aXb\n", False),
         ("", "…\nSUCCEEDED", False),
+        ("\n100% ▕████▏ (00:00:02.19 elapsed)     \na\nb\n", "a\nb\n", True),
+        ("\n100% ▕████▏ (00:00:02.19 elapsed)     \nb\n", "a\nb\n", False),
     ],
 )
 def test_the_comparison_can_fail(output: str, documented: str, agrees: bool) -> None:
