@@ -113,11 +113,11 @@ def read_slice(
         parts.append(_with_missing(_read(one.path, content, packed), one, packed))
     if memory.num_rows:
         parts.append(_of_type(memory, asked.action_type).cast(packed))
-    table = pa.concat_tables(parts) if parts else packed.empty_table()
-    table = erased.without(table)
-    (batch,) = table.unify_dictionaries().combine_chunks().to_batches() or [
-        pa.RecordBatch.from_pylist([], schema=packed)
-    ]
+    table = erased.without(pa.concat_tables(parts) if parts else packed.empty_table())
+    chunked = table.columns
+    parts.clear()
+    del table
+    batch = pa.RecordBatch.from_arrays(_in_one_piece(chunked), schema=packed)
     return SliceRows(batch.columns, _in_order(batch, asked, order), schema)
 
 
@@ -171,6 +171,15 @@ def _read(path: str, content: _Content, packed: pa.Schema) -> pa.Table:
     wanted = [name for name in packed.names if name not in PARTITION_COLUMNS and name not in content.empty]
     with pq.ParquetFile(path, metadata=content.footer, read_dictionary=texts, page_checksum_verification=True) as file:
         return file.read(columns=wanted, use_threads=False)
+
+
+def _in_one_piece(chunked: list[pa.ChunkedArray]) -> list[pa.Array]:
+    """Put the chunks of each column together, and let go of them before the next: *chunked* is empty then."""
+    chunked.reverse()
+    whole: list[pa.Array] = []
+    while chunked:
+        whole.append(chunked.pop().unify_dictionaries().combine_chunks())
+    return whole
 
 
 def _with_missing(rows: pa.Table, file: DataFile, packed: pa.Schema) -> pa.Table:
