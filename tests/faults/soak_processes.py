@@ -31,7 +31,8 @@ def resident_bytes(top: int) -> dict[str, int]:
             size = _resident_bytes(pid)
         except (FileNotFoundError, ProcessLookupError):  # It has ended meanwhile.
             continue
-        if _LEFT_OUT not in command:
+        # One that is just ending has no command any more.
+        if command and _LEFT_OUT not in command:
             sizes["service" if pid == top else _name(command)] += size
     return dict(sizes)
 
