@@ -15,6 +15,7 @@ from typing import Any, Final
 import duckdb
 
 from queries.sql.pruning import FileBounds
+from queries.sql.syntax_tree import nodes
 
 _TABLE: Final = "actions"
 _DAY: Final = "date"
@@ -98,16 +99,8 @@ def _is_day(node: Mapping[str, Any]) -> bool:
     return node["class"] == "COLUMN_REF" and str(node["column_names"][-1]).lower() == _DAY
 
 
-def _expressions(node: object) -> Iterator[Mapping[str, Any]]:
-    pending = [node]
-    while pending:
-        one = pending.pop()
-        if isinstance(one, list):
-            pending.extend(one)
-        elif isinstance(one, dict):
-            if "class" in one:
-                yield one
-            pending.extend(one.values())
+def _expressions(node: Mapping[str, Any]) -> Iterator[Mapping[str, Any]]:
+    return (one for one in nodes(node) if "class" in one)
 
 
 def _order(modifiers: Sequence[Mapping[str, Any]], selected: Sequence[Mapping[str, Any]]) -> str | None:

@@ -11,6 +11,8 @@ from typing import Any, Final
 
 import duckdb
 
+from queries.sql.syntax_tree import nodes
+
 # What DuckDB takes for functions where no column has the name.
 _VALUE_NAMES: Final = """
 current_catalog current_date current_localtime current_localtimestamp current_role current_schema current_time
@@ -44,16 +46,7 @@ def is_steady(node: object, functions: Collection[str]) -> bool:
         node: its syntax tree.
         functions: by `steady_functions`.
     """
-    pending = [node]
-    while pending:
-        one = pending.pop()
-        if isinstance(one, list):
-            pending.extend(one)
-        elif isinstance(one, dict):
-            if not _is_steady(one, functions):
-                return False
-            pending.extend(one.values())
-    return True
+    return all(_is_steady(one, functions) for one in nodes(node))
 
 
 def _is_steady(node: Mapping[str, Any], functions: Collection[str]) -> bool:
