@@ -183,6 +183,14 @@ def resident_bytes(pid: int) -> int:
         return 0
 
 
+def command_line(pid: int) -> str:
+    """The words that the process was started with; empty when it is gone."""
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    except (FileNotFoundError, ProcessLookupError):
+        return ""
+
+
 def family_cpu_s(root: int) -> float:
     """Processor time that the process *root*, what lives below it, and ended children of all these have taken."""
     ticks = 0

@@ -17,7 +17,8 @@ from typing import Any, Final
 from bench.comparison.contender import DATA
 from bench.errors import BenchFailed
 from bench.opponents import ACTIONLAKE
-from bench.processes import ROOT, ServerProcess, free_port
+from bench.processes import ROOT, ServerProcess, command_line, free_port
+from storage.history import building
 from storage.opening import read_store
 from storage.paths import StorePaths
 from storage.schema import ActionSchema
@@ -27,6 +28,7 @@ _LOOKS: Final = 5
 # Caught up is: nothing that is known to be due, and for as long as this nothing changes and nothing works.
 STILL_S: Final = 15.0
 _STILL_CPUS: Final = 0.2
+_BUILDER: Final = building.__name__
 _TIMEOUT_S: Final = 3 * 3600.0
 _COMMAND_TIMEOUT_S: Final = 3600.0
 
@@ -92,7 +94,9 @@ def _wait_still(
         status = status_of(folder)
         due = due_of(status)
         now_cpu_s = server.cpu_s()
-        busy = (now_cpu_s - cpu_s) / (time.monotonic() - looked_s) > _STILL_CPUS
+        used_cpus = (now_cpu_s - cpu_s) / (time.monotonic() - looked_s)
+        # On a machine that others fill, a copy that is being made may be given hardly any processor.
+        busy = used_cpus > _STILL_CPUS or any(_BUILDER in command_line(pid) for pid in server.pids())
         seen = {name: status[name] for name in ("version", "filtered_files", "history_rows", "history_runs")}
         if busy or seen != last or set(due) - {"rows to copy"}:
             still_since_s = time.monotonic()
