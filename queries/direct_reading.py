@@ -1,7 +1,8 @@
 """Rows of a few data files, read by Arrow: what DuckDB needs to begin is longer than what these take altogether.
 
 The columns that decide are decoded first, `time` and, where it is asked for, `user_id`; the others only of row groups
-in which a row is wanted. Footers of files that were read before are remembered, within a bound.
+in which a row is wanted. Footers of files that were read before are remembered, within a bound, until their files are
+gone from the table: while rows arrive, each compaction leaves the footers of its old files behind.
 """
 
 from __future__ import annotations
@@ -62,11 +63,31 @@ class DirectReader:
         self._lock = threading.Lock()
         self._footers: OrderedDict[str, _Footer] = OrderedDict()
         self._bytes = 0
+        self._followed: Sequence[DataFile] = ()
 
     @property
     def footers_kept(self) -> int:
         """How many footers are remembered."""
         return len(self._footers)
+
+    @property
+    def footers_bytes(self) -> int:
+        """About what they take in memory."""
+        return self._bytes
+
+    def follow(self, files: Sequence[DataFile]) -> None:
+        """Forget the footers of files that are not among *files*, all those of a version of the table.
+
+        Costs nothing for the same version again. Whoever reads an older one reads its footers anew.
+        """
+        if files is self._followed:
+            return
+        with self._lock:
+            self._followed = files
+            gone = set(self._footers)
+            gone.difference_update(one.path for one in files)
+            for path in gone:
+                self._bytes -= self._footers.pop(path).size_bytes
 
     def read(
         self, files: Sequence[DataFile], asked: RetrievalFilter, schema: pa.Schema, check: Callable[[], None]

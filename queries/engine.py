@@ -26,8 +26,9 @@ from storage.data_files import ROW_GROUP_ROWS, DataFile
 from storage.errors import StoreError
 from storage.footer_memory import footer_memory_bytes
 
-# Of footers of files that are gone; beyond it as much as of those that are there.
-_GONE_BYTES_MAX: Final = 20 << 20
+# Of footers of files that are gone; beyond it as much as of those that are there, so that reading these anew costs no
+# more than reading those did.
+_GONE_BYTES_MAX: Final = 8 << 20
 # Of all footers: of 370 million rows, say.
 _FOOTERS_BYTES_MAX: Final = 256 << 20
 

@@ -171,6 +171,7 @@ def retrieve_page(connection: QueryConnection, view: ReadView, request: Retrieva
     beyond = None if cursor is None else (cursor.time_us, cursor.journal, cursor.position)
     page = PageBounds(request.order, rows_max, beyond)
     sources = find_sources(view, asked, ROW_COLUMNS, page=page)
+    _direct.follow(view.files)
     reader = _PageReader(connection, asked, page, cursor, view.erased)
     texts, keys = reader.read(sources)
     following = None

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
+from queries.direct_reading import DirectReader
 from queries.engine import QueryStopped
 from queries.file_index import RetrievalFilter
 from queries.retrieval import RetrievalRequest, retrieve_page
@@ -108,8 +109,6 @@ def test_an_interrupted_retrieval_reads_no_further(table: Table) -> None:
 
 
 def test_footers_are_kept_within_their_bound(table: Table) -> None:
-    from queries.direct_reading import DirectReader
-
     reader = DirectReader(footers_bytes_max=1)
     files = table.view().files
     schema = pa.schema([("time", pa.timestamp("us", "UTC")), ("type", pa.string())])
@@ -118,3 +117,19 @@ def test_footers_are_kept_within_their_bound(table: Table) -> None:
         assert read is not None
         assert read.rows.num_rows == one.rows
         assert reader.footers_kept == 1
+
+
+def test_footers_of_files_that_were_replaced_are_forgotten(table: Table, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader = DirectReader()
+    monkeypatch.setattr("queries.retrieval._direct", reader)
+    seen = set()
+    for _ in range(3):
+        view = table.view()
+        one_day = RetrievalFilter(None, "click", FIRST_US, FIRST_US + DAY_US - 1)
+        assert table.page(view, one_day).statistics.scanned_files == 1
+        assert reader.footers_kept == 1
+        seen |= {one.path for one in view.files}
+        table.add(rows_of(40, user="ann", days=[0], types=TYPES, first=table.next_position, step_us=HOUR_US))
+        table.compact()
+    # The control: each time it was another file, as a reader that is told nothing of it remembers.
+    assert len(seen) > 3

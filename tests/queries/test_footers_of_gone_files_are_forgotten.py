@@ -9,12 +9,15 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 import queries.engine
 import queries.sql.footers
+from queries.direct_reading import DirectReader
 from queries.engine import Engine, EngineLimits
+from queries.file_index import RetrievalFilter
 from queries.sql.footers import Footers
 from storage.data_files import ROW_GROUP_ROWS, DataFile
 from storage.footer_memory import FOOTER_GROWTH, footer_memory_bytes
@@ -89,6 +92,25 @@ def test_large_files_count_for_what_they_keep(tmp_path: Path, monkeypatch: pytes
     engine.follow(2, small[:1])
     assert cached_bytes(engine) < kept
     engine.close()
+
+
+def test_those_of_files_that_are_read_directly(tmp_path: Path) -> None:
+    """Page after page while compaction replaces what it has read: what is kept is of the files that are there."""
+    table = write_table(tmp_path / "actions", make_rows(days=1, per_file=10))
+    reader = DirectReader()
+    files = linked(table.files[0], 40)
+    schema = pa.schema([("time", pa.timestamp("us", "UTC")), ("type", pa.string())])
+    one_bytes = 0
+    for start in range(0, 40, 4):
+        live = files[start : start + 4]
+        reader.follow(live)
+        assert reader.read(live, RetrievalFilter(), schema, lambda: None) is not None
+        one_bytes = one_bytes or reader.footers_bytes // 4
+        assert (reader.footers_kept, reader.footers_bytes) == (4, 4 * one_bytes)
+    # The control: whoever hears of no other version keeps those of all that it read.
+    for start in range(0, 36, 4):
+        reader.read(files[start : start + 4], RetrievalFilter(), schema, lambda: None)
+    assert (reader.footers_kept, reader.footers_bytes) == (40, 40 * one_bytes)
 
 
 def test_live_files_keep_no_more_than_may_be_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
