@@ -33,9 +33,9 @@ run: $(VENV)/.installed ## Serve on http://127.0.0.1:8080 over ./data (PORT=, DA
 
 test: install ## Run the fast test suite, in three processes (TESTERS=), which wait more than they work
 	@# Hundreds of processes are started, which shall not compile the same modules each time, not even where nothing
-	@# compiled is kept otherwise.
+	@# compiled is kept otherwise; nor shall each of the three compile the same tests.
 	$(BIN)/python -m compileall -q service storage queries bench notebooks tests
-	$(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(TESTERS) --dist loadfile --no-loadscope-reorder
 
 test-faults: install ## Run the long forms of the fault tests (thousands of kills; about an hour)
 	ACTIONLAKE_TEST_LONG=1 $(BIN)/python -m pytest tests/faults $(COMPARISON_TEST) --timeout=0 -s

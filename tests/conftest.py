@@ -1,4 +1,4 @@
-"""What a run says of its failures: short in the summary, and by name in the very last lines.
+"""What a run says of its failures, short in the summary and by name in the very last lines; and how it compiles tests.
 
 Whoever reads the end of a long output, which is all that some machines keep, must find there which tests failed.
 Tracebacks above the summary stay as they are.
@@ -6,7 +6,11 @@ Tracebacks above the summary stay as they are.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
+import sys
 from collections.abc import Generator
+from pathlib import Path
 from typing import Final
 
 import pytest
@@ -16,6 +20,27 @@ MESSAGE_CHARACTERS_MAX: Final = 300
 # Of the tests that the last lines name, and of what they say of each.
 NAMED_MAX: Final = 12
 _REASON_CHARACTERS_MAX: Final = 160
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection(session: pytest.Session) -> None:
+    """Let processes that collect the whole suite at once begin with different modules.
+
+    pytest compiles each, which takes longer than all else of the collection; what one process has compiled, the others
+    read.
+    """
+    given: dict[str, int | str] | None = getattr(session.config, "workerinput", None)
+    whole = session.config.args_source == pytest.Config.ArgsSource.TESTPATHS
+    if given is None or not whole or sys.dont_write_bytecode:
+        return
+    folder = Path(__file__).parent
+    modules = [".".join(path.relative_to(folder.parent).with_suffix("").parts) for path in folder.rglob("test_*.py")]
+    modules.sort()
+    first = len(modules) * int(str(given["workerid"]).removeprefix("gw")) // int(given["workercount"])
+    for module in modules[first:] + modules[:first]:
+        # The collection, which imports it again then, reports it.
+        with contextlib.suppress(Exception, pytest.skip.Exception):
+            importlib.import_module(module)
 
 
 def shortened(message: str) -> str:

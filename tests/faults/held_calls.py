@@ -31,9 +31,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Final
+from typing import Final, Protocol
 
-from tests.service.forked_service import ROOT, ForkedProcess
+from tests.service.forked_service import ROOT
 
 _AT_FDCWD: Final = -100
 _PATH_BYTES_MAX: Final = 4096
@@ -198,6 +198,18 @@ class Call:
     path: str
 
 
+class Process(Protocol):
+    """What is used of the process that makes the calls: a `subprocess.Popen`, or one like it."""
+
+    pid: int
+
+    def kill(self) -> None:
+        """Send it SIGKILL."""
+
+    def wait(self) -> int:
+        """Wait for its end; return its exit code."""
+
+
 Decide = Callable[[Call], int | None]
 KILL: Final = -1
 
@@ -222,7 +234,7 @@ class HeldCalls:
         self._socket.close()
         self._gate.unlink()
 
-    def see_through(self, process: ForkedProcess, folder: Path, decide: Decide) -> int:
+    def see_through(self, process: Process, folder: Path, decide: Decide) -> int:
         """Answer for the calls about *folder* and what is below it until the process has ended; return its exit code.
 
         Args:
@@ -264,7 +276,7 @@ class HeldCalls:
         return descriptors[0]
 
 
-def _answer(questions: int, process: ForkedProcess, memory: int, inside: tuple[str, str], decide: Decide) -> None:
+def _answer(questions: int, process: Process, memory: int, inside: tuple[str, str], decide: Decide) -> None:
     question = bytearray(_QUESTION.size)
     # A thread that was killed takes its question with it.
     try:

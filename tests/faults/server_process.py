@@ -86,8 +86,7 @@ class Server:
             prefix: begins its command.
             mistake: of `tests.faults.broken_stores`, to be made by each of its processes.
             fault: what each of its processes calls `tests.faults.injected_faults.install` with.
-            prepared: whether it is forked from a process that has imported what it needs; never with a prefix, or
-                tampered with.
+            prepared: whether it is forked from a process that has imported what it needs; never with a prefix.
         """
         self._log = log
         self._log_begins = log.stat().st_size if log.exists() else 0
@@ -101,8 +100,7 @@ class Server:
             environment[TAMPERING_VARIABLE] = json.dumps({"mistake": mistake, "fault": fault})
         self.process: subprocess.Popen[bytes] | ForkedProcess
         with log.open("ab") as output:
-            # A mistake must be made before what is wrong then is imported.
-            if prepared and not prefix and not tampered:
+            if prepared and not prefix:
                 self.process = ForkedProcess(
                     module, arguments, output=output.fileno(), environment=environment, folder=ROOT
                 )

@@ -2,8 +2,8 @@
 
 A start is mostly imports, and tests start dozens of services. Nothing else is shared: the process that forks only
 imports and opens no store, and what is forked becomes the leader of a session, with the arguments,
-the environment, the folder and the output that it is given. The processes that a service starts itself (its workers,
-the keeper, those for SQL) are started as they always are.
+the environment, the folder and the output that it is given. The keeper and the workers of a service are forked as well
+(`tests.service.spare_processes`); those for SQL, and all others that it starts, are started as they always are.
 
 Starts themselves are tested in processes of their own, see `prepared` in `tests.faults.server_process`.
 """
@@ -11,10 +11,10 @@ Starts themselves are tested in processes of their own, see `prepared` in `tests
 from __future__ import annotations
 
 import atexit
+import gc
 import importlib
 import json
 import os
-import runpy
 import select
 import signal
 import socket
@@ -22,7 +22,9 @@ import subprocess
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from typing import Final, NoReturn
 
@@ -31,7 +33,14 @@ ROOT: Final = Path(__file__).resolve().parents[2]
 ENVIRONMENT: Final = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "faults" / "not_installed")}
 _ANSWER_TIMEOUT_S: Final = 120.0
 _MESSAGE_BYTES_MAX: Final = 1 << 17
-_IMPORTED: Final = ("service.cli", "service.live_settings", "service.server", "service.app", "service.keyring")
+_IMPORTED: Final = (
+    "service.cli",
+    "service.live_settings",
+    "service.server",
+    "service.app",
+    "service.keyring",
+    "tests.service.spare_processes",
+)
 
 
 class ForkedProcess:
@@ -135,6 +144,9 @@ def _forking() -> _Forking:
 def _serve(channel: socket.socket) -> None:
     for name in _IMPORTED:
         importlib.import_module(name)
+    # What a process that is forked does not touch, it need not copy.
+    gc.collect()
+    gc.freeze()
     while True:
         message, descriptors, _, _ = socket.recv_fds(channel, _MESSAGE_BYTES_MAX, 1)
         if not message:
@@ -168,10 +180,21 @@ def _become(
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
+    # Not imported by the tests themselves.
+    from tests.service.spare_processes import lay_in_spares, run_anew
+
     sys.argv = ["actionlake", *arguments]
+    if arguments[:1] == ["serve"]:
+        workers = dict(pairwise(arguments)).get("--workers", "1")
+        lay_in_spares(int(workers), _run)
+    _run(partial(run_anew, module))
+
+
+def _run(program: Callable[[], object]) -> NoReturn:
+    """Run a program, and end this process as it ends."""
     status = 0
     try:
-        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        program()
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else end.code is not None
     except BaseException:  # noqa: BLE001 - as at the end of any process

@@ -15,6 +15,7 @@ import pytest
 from storage.data_files import sort_rows, write_partitions
 from storage.errors import CommitRefused
 from storage.lake import Lake
+from storage.maintenance import compaction_process
 from storage.maintenance.chores import Upkeeper
 from storage.maintenance.compaction import CompactionResult
 from storage.maintenance.compaction_process import CompactionProcess
@@ -22,8 +23,10 @@ from storage.maintenance.options import MaintenanceOptions
 from storage.maintenance.planning import CompactionLimits
 from storage.store import Store
 from tests.faults.effort import repetitions
+from tests.faults.held_calls import KILL, Call, HeldCalls, can_hold
 from tests.storage.building import FIRST_DAY, SCHEMA, eventually, opened, positions, put, store_in, through
 from tests.storage.compacting import MEMORY_BYTES, put_files
+from tests.storage.held_compaction import GATE_VARIABLE
 
 RESTING = CompactionLimits(rest_ms=0)
 
@@ -45,25 +48,69 @@ def test_two_processes_at_once_leave_every_row_once(store: Store) -> None:
     assert sum(one.files_removed - one.files_added for one in done) == 25 - len(store.read_view().files)
 
 
-@pytest.mark.parametrize("attempt", range(repetitions(suite=2, long=60)))
-def test_a_kill_at_any_moment_loses_and_doubles_nothing(folder: Path, attempt: int) -> None:
-    with store_in(folder) as store:
-        put_files(store, 4, rows=8, days=4)
+class _Held:
+    """A compaction of four files in each of four partitions, by a process whose system calls are held."""
+
+    def __init__(self, folder: Path, gate: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.setattr(compaction_process, "_MODULE", "tests.storage.held_compaction")
+        monkeypatch.setenv(GATE_VARIABLE, str(gate))
+        self.calls: list[Call] = []
+        with HeldCalls(gate) as held, store_in(folder) as store:
+            put_files(store, 4, rows=8, days=4)
+            process = started(store, [])
+            self.status = held.see_through(process._process, folder, self._decide)
+            if self.status:
+                with pytest.raises(CommitRefused, match=f"status {self.status}"):
+                    process.finished()
+            else:
+                assert process.finished()
+            assert positions(store) == through(32)
+
+    def _decide(self, call: Call) -> int | None:
+        self.calls.append(call)
+        return None
+
+
+class _Killed(_Held):
+    """The same, killed before a call, counted from 1."""
+
+    def __init__(self, folder: Path, gate: Path, monkeypatch: pytest.MonkeyPatch, *, at: int) -> None:
+        self._at = at
+        super().__init__(folder, gate, monkeypatch)
+
+    def _decide(self, call: Call) -> int | None:
+        super()._decide(call)
+        return KILL if len(self.calls) == self._at else None
+
+
+@pytest.mark.skipif(not can_hold(), reason="the kernel does not let a test hold system calls here")
+def test_a_kill_at_any_moment_loses_and_doubles_nothing(
+    tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed before calls that are spread over all by which it changes what is on disk."""
+
+    def fresh() -> tuple[Path, Path]:
+        folder = tmp_path_factory.mktemp("k")
+        return folder / "store", folder / "gate"
+
+    whole = _Held(*fresh(), monkeypatch)
+    assert whole.status == 0
+    assert any("/_delta_log/" in call.path for call in whole.calls)
+    assert any(call.path.endswith(".parquet") for call in whole.calls)
+    moments = repetitions(suite=2, long=60)
+    for number in range(1, moments + 1):
+        folder, gate = fresh()
+        at = number * len(whole.calls) // (moments + 1)
+        killed = _Killed(folder, gate, monkeypatch, at=at)
+        assert killed.status == -signal.SIGKILL, f"call {at} of {len(whole.calls)} was not made"
+        monkeypatch.undo()
+        store, _ = opened(folder)
         process = started(store, [])
-        # Spread over the whole of its life, which is a second or so.
-        with pytest.raises(subprocess.TimeoutExpired):
-            process._process.wait(0.3 + attempt * 0.37 % 0.5)
-        os.kill(process.pid, signal.SIGKILL)
-        with pytest.raises(CommitRefused, match="status -9"):
-            eventually(process.finished)
-        assert positions(store) == through(32)
-    store, _ = opened(folder)
-    process = started(store, [])
-    eventually(process.finished, timeout_s=180)
-    assert positions(store) == through(32)
-    assert len(store.read_view().files) <= 8
-    assert not list(store.paths.compaction_temp.iterdir())
-    store.close(flush=False)
+        eventually(process.finished, timeout_s=180)
+        assert positions(store) == through(32), killed.calls[-1]
+        assert len(store.read_view().files) <= 8
+        assert not list(store.paths.compaction_temp.iterdir())
+        store.close(flush=False)
 
 
 def test_it_ends_with_its_parent(folder: Path) -> None:
