@@ -19,6 +19,7 @@ A run reports through a pipe, line by line, each written whole by one system cal
 
 from __future__ import annotations
 
+import atexit
 import json
 import os
 import select
@@ -31,6 +32,7 @@ import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -222,12 +224,22 @@ class RunningStore:
 
 @contextmanager
 def spawner(prefix: Sequence[str] = ()) -> Iterator[Spawner]:
-    """A spawner that is closed in the end."""
+    """The spawner of all tests of this process; with a *prefix* one of its own, which is closed in the end."""
+    if not prefix:
+        yield _shared()
+        return
     one = Spawner(prefix)
     try:
         yield one
     finally:
         one.close()
+
+
+@cache
+def _shared() -> Spawner:
+    one = Spawner()
+    atexit.register(one.close)
+    return one
 
 
 # The spawner's side

@@ -3,7 +3,8 @@
 A start is mostly imports, and tests start dozens of services. Nothing else is shared: the process that forks only
 imports and opens no store, and what is forked becomes the leader of a session, with the arguments,
 the environment, the folder and the output that it is given. The keeper and the workers of a service are forked as well
-(`tests.service.spare_processes`); those for SQL, and all others that it starts, are started as they always are.
+(`tests.service.spare_processes`); those for SQL, and all others that it starts, are started as they always are, those
+for SQL when they are needed (`tests.service.sql_when_asked`).
 
 Starts themselves are tested in processes of their own, see `prepared` in `tests.faults.server_process`.
 """
@@ -40,6 +41,7 @@ _IMPORTED: Final = (
     "service.app",
     "service.keyring",
     "tests.service.spare_processes",
+    "tests.service.sql_when_asked",
 )
 
 
@@ -182,9 +184,11 @@ def _become(
     os.environ.update(environment)
     # Not imported by the tests themselves.
     from tests.service.spare_processes import lay_in_spares, run_anew
+    from tests.service.sql_when_asked import start_sql_when_asked
 
     sys.argv = ["actionlake", *arguments]
     if arguments[:1] == ["serve"]:
+        start_sql_when_asked()
         workers = dict(pairwise(arguments)).get("--workers", "1")
         lay_in_spares(int(workers), _run)
     _run(partial(run_anew, module))
