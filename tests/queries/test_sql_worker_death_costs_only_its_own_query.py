@@ -8,6 +8,7 @@ import os
 import select
 import signal
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,6 +18,8 @@ from typing import Any
 import pytest
 
 from queries.sql import SqlCancelled, SqlLimits, SqlPool, SqlRequest, SqlTimeout, SqlWorkerDied
+from queries.sql.process import WorkerProcess
+from queries.sql.walls.report import IsolationReport
 from tests.machine_delay import machine_delay
 from tests.queries.sql_tables import SCHEMA, Sandbox, SmallTable, make_rows, sandbox, write_table
 
@@ -185,8 +188,6 @@ pool.start()
 print(pool.worker_pids()[0], flush=True)
 sys.stdin.read()
 """
-    import sys
-
     with subprocess.Popen(
         [sys.executable, "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as service:
@@ -198,9 +199,9 @@ sys.stdin.read()
         def gone() -> bool:
             try:
                 os.kill(pid, 0)
-            except ProcessLookupError:
+                return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
+            except (ProcessLookupError, FileNotFoundError):
                 return True
-            return Path(f"/proc/{pid}/stat").read_text().split()[2] == "Z"
 
         _wait_until(gone)
 
@@ -219,10 +220,20 @@ def test_a_pool_that_cannot_start_says_why(tmp_path: Path) -> None:
     assert list((tmp_path / "temp").iterdir()) == []
 
 
-def test_a_pool_that_is_closed_while_it_starts_ends(table: SmallTable, tmp_path: Path) -> None:
+def test_a_pool_that_is_closed_while_it_starts_ends(
+    table: SmallTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pool = SqlPool(data_folder=table.folder, temp_folder=tmp_path, schema=SCHEMA, workers=2)
-    closing = threading.Timer(0.05, pool.close)
-    closing.start()
+    closing = threading.Thread(target=pool.close)
+    wait_until_ready = WorkerProcess.wait_until_ready
+
+    def close_meanwhile(worker: WorkerProcess) -> IsolationReport:
+        if closing.ident is None:
+            closing.start()
+            _wait_until(lambda: pool._crew._closed)
+        return wait_until_ready(worker)
+
+    monkeypatch.setattr(WorkerProcess, "wait_until_ready", close_meanwhile)
     with pytest.raises(SqlWorkerDied):
         pool.start()
     closing.join()

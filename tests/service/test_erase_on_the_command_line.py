@@ -82,9 +82,9 @@ def test_who_waits_for_a_service_holds_up_no_other(tmp_path: Path) -> None:
     waiting.start()
     # As the next service does, before it recovers the folder.
     with FileLock(paths.workers_lock) as workers:
-        workers.acquire_within("the next service", timeout_s=20)
+        workers.acquire_within("the next service", timeout_s=180)
     waiting.join(0.5)
     assert waiting.is_alive()
     service.release()
-    waiting.join(20)
+    waiting.join(180)
     assert [getattr(one, "finished_at_us", 0) for one in seen] == [None]

@@ -54,7 +54,7 @@ def test_rejects_move_by_a_journal_that_may_hold_less(leading: Store) -> None:
 
 def test_days_expire_by_another_age(leading: Store) -> None:
     put(leading, 5)
-    leading.flush(timeout_s=20)
+    leading.flush(timeout_s=120)
     assert leading.status().rows == 5
     use(leading, maintenance=MaintenanceOptions(retention=RetentionRules(days_default=10)))
     eventually(lambda: leading.status().rows == 0)
