@@ -27,12 +27,12 @@ import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from functools import cache
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -88,21 +88,26 @@ class Spawner:
         self._process = subprocess.Popen(command, cwd=root, pass_fds=[theirs.fileno()])
         theirs.close()
         self._socket = ours
+        # Tests run stores in several threads at once.
+        self._lock = threading.Lock()
 
     def start(self, run: Run) -> RunningStore:
         """Fork a process for *run*."""
         reader, writer = os.pipe()
         try:
-            socket.send_fds(self._socket, [json.dumps(asdict(run)).encode()], [writer])
+            pid = self._ask(json.dumps(asdict(run)), [writer])
         finally:
             os.close(writer)
-        pid = int(self._socket.recv(_MESSAGE_BYTES_MAX))
         return RunningStore(pid, reader, self)
 
     def await_end(self, pid: int) -> int:
         """Wait for a run to be gone with all its locks, and return its status as `os.waitpid` does."""
-        self._socket.send(f"await {pid}".encode())
-        return int(self._socket.recv(_MESSAGE_BYTES_MAX))
+        return self._ask(f"await {pid}", [])
+
+    def _ask(self, message: str, descriptors: Sequence[int]) -> int:
+        with self._lock:
+            socket.send_fds(self._socket, [message.encode()], descriptors)
+            return int(self._socket.recv(_MESSAGE_BYTES_MAX))
 
     def close(self) -> None:
         """End the spawner."""
@@ -235,11 +240,16 @@ def spawner(prefix: Sequence[str] = ()) -> Iterator[Spawner]:
         one.close()
 
 
-@cache
+_lock: Final = threading.Lock()
+_spawners: Final[list[Spawner]] = []
+
+
 def _shared() -> Spawner:
-    one = Spawner()
-    atexit.register(one.close)
-    return one
+    with _lock:
+        if not _spawners:
+            _spawners.append(Spawner())
+            atexit.register(_spawners[0].close)
+        return _spawners[0]
 
 
 # The spawner's side
