@@ -72,6 +72,7 @@ class Server:
         workers: int = 1,
         settings: Mapping[str, str] = HASTY,
         prefix: Sequence[str] = (),
+        namespaces: Sequence[str] = (),
         mistake: str | None = None,
         fault: Mapping[str, Any] | None = None,
         prepared: bool = True,
@@ -84,6 +85,7 @@ class Server:
             workers: how many processes serve.
             settings: name → value.
             prefix: begins its command.
+            namespaces: what a prepared one enters first, see `tests.faults.namespaces`.
             mistake: of `tests.faults.broken_stores`, to be made by each of its processes.
             fault: what each of its processes calls `tests.faults.injected_faults.install` with.
             prepared: whether it is forked from a process that has imported what it needs; never with a prefix.
@@ -102,7 +104,12 @@ class Server:
         with log.open("ab") as output:
             if prepared and not prefix:
                 self.process = ForkedProcess(
-                    module, arguments, output=output.fileno(), environment=environment, folder=ROOT
+                    module,
+                    arguments,
+                    output=output.fileno(),
+                    environment=environment,
+                    folder=ROOT,
+                    namespaces=namespaces,
                 )
             else:
                 self.process = subprocess.Popen(

@@ -1,7 +1,7 @@
 """Disks that can be filled and emptied: a real one of a few megabytes where it may be mounted, and an injected one.
 
-The real one is a tmpfs in a mount namespace of its own, held by a process; commands enter it by a prefix, and it
-disappears with that process. Nothing has to be unmounted, and nobody else sees it.
+The real one is a tmpfs in a mount namespace of its own, held by a process; others enter it, see
+`tests.faults.namespaces`, and it disappears with that process. Nothing has to be unmounted, and nobody else sees it.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ class SmallDisk(Protocol):
     """A disk that a test fills.
 
     Attributes:
-        folder: where it is, as the commands with its prefix see it.
-        prefix: what a command has to begin with to see it.
+        folder: where it is, as those in its namespaces see it.
+        namespaces: what a process has to enter to see it.
         fault: what a process on it has to install, see `tests.faults.injected_faults`; empty for a real one.
     """
 
     folder: Path
-    prefix: list[str]
+    namespaces: list[str]
     fault: dict[str, Any]
 
     def fill(self) -> None:
@@ -62,8 +62,8 @@ class TmpfsDisk:
             _, message = self._holder.communicate()
             raise OSError(f"{' '.join(namespace)}: {message.strip()}")
         self.folder = folder
-        user = ["--user", "--preserve-credentials"] if "--map-root-user" in namespace else []
-        self.prefix = ["nsenter", "--target", str(self._holder.pid), "--mount", *user, "--"]
+        kinds = ["user", "mnt"] if "--map-root-user" in namespace else ["mnt"]
+        self.namespaces = [f"/proc/{self._holder.pid}/ns/{kind}" for kind in kinds]
         self.fault: dict[str, Any] = {}
         self._filler = Path(f"/proc/{self._holder.pid}/root{folder}/filler")
 
@@ -93,7 +93,7 @@ class InjectedDisk:
     def __init__(self, folder: Path) -> None:
         folder.mkdir()
         self.folder = folder
-        self.prefix: list[str] = []
+        self.namespaces: list[str] = []
         self._full = folder.with_name(f"{folder.name} is full")
         self.fault = {"error": "ENOSPC", "calls": [FSYNC, DATABASE_WRITE], "while_exists": str(self._full)}
 

@@ -37,6 +37,7 @@ from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from tests.faults.history import Action, Found, History
+from tests.faults.namespaces import enter
 
 _PIPE_BYTES: Final = 1 << 20
 _ANSWER_TIMEOUT_S: Final = 180.0
@@ -62,6 +63,7 @@ class Run:
         mistake: of `tests.faults.broken_stores`, or None for the store as it is.
         fault: what to call `tests.faults.injected_faults.install` with.
         fault_from_start: whether that is done before the store is opened, or once it is open.
+        namespaces: what it enters first, see `tests.faults.namespaces`.
     """
 
     folder: str
@@ -74,6 +76,7 @@ class Run:
     mistake: str | None = None
     fault: dict[str, Any] = field(default_factory=dict)
     fault_from_start: bool = False
+    namespaces: list[str] = field(default_factory=list)
 
 
 class Spawner:
@@ -287,6 +290,7 @@ def _run_and_exit(run: Run, reports: int) -> NoReturn:
     try:
         from tests.faults.store_run import perform
 
+        enter(run.namespaces)
         perform(run, reports)
         status = 0
     except BaseException:  # noqa: BLE001 - whatever it is, the test must hear of it

@@ -47,10 +47,10 @@ def test_submits_are_refused_and_go_on_by_themselves(kind: str, tmp_path: Path, 
     history = History()
     with (
         small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk,
-        spawner(disk.prefix) as processes,
+        spawner() as processes,
     ):
         folder = str(disk.folder / "data")
-        run = processes.start(Run(folder, "client", patience=True, fault=disk.fault))
+        run = processes.start(Run(folder, "client", patience=True, fault=disk.fault, namespaces=disk.namespaces))
         _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
         disk.fill()
         _soon(run, history, lambda one: len(one.refusals) >= 5, "refusals")
@@ -58,7 +58,9 @@ def test_submits_are_refused_and_go_on_by_themselves(kind: str, tmp_path: Path, 
         assert {text.split(":")[0] for text in run.refusals} == {"DiskFull"}
         assert {text.split(":")[0] for text in run.flush_errors} == {"DiskFull"}
         acknowledged_when_full = set(history.acknowledged)
-        found = processes.start(Run(folder, "reader", read_only=True)).read_to_the_end(history)
+        found = processes.start(Run(folder, "reader", read_only=True, namespaces=disk.namespaces)).read_to_the_end(
+            history
+        )
         assert acknowledged_when_full <= {row.action for row in found}, "a read while the disk is full misses actions"
         disk.free()
         before = run.submissions_acknowledged
@@ -67,7 +69,8 @@ def test_submits_are_refused_and_go_on_by_themselves(kind: str, tmp_path: Path, 
         _soon(run, history, lambda one: one.flushes >= flushes + 2, "flushes go on")
         refused = len(run.refusals)
         run.kill(history)
-        found = processes.start(Run(folder, "recovery", threads=0)).read_to_the_end(history)
+        recovery = Run(folder, "recovery", threads=0, namespaces=disk.namespaces)
+        found = processes.start(recovery).read_to_the_end(history)
     violations = history.judge(found)
     figures(
         f"{len(acknowledged_when_full)} actions acknowledged until the disk was full, {refused} submissions refused,"
@@ -82,21 +85,23 @@ def test_a_restart_on_a_full_disk_harms_nothing(kind: str, tmp_path: Path, figur
     history = History()
     with (
         small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk,
-        spawner(disk.prefix) as processes,
+        spawner() as processes,
     ):
         folder = str(disk.folder / "data")
-        run = processes.start(Run(folder, "client", patience=True, fault=disk.fault))
+        run = processes.start(Run(folder, "client", patience=True, fault=disk.fault, namespaces=disk.namespaces))
         _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
         disk.fill()
         _soon(run, history, lambda one: len(one.refusals) >= 5, "refusals")
         run.kill(history)
-        again = processes.start(Run(folder, "too-early", threads=0, fault=disk.fault, fault_from_start=True))
+        early = Run(folder, "too-early", threads=0, fault=disk.fault, fault_from_start=True, namespaces=disk.namespaces)
+        again = processes.start(early)
         again.await_end(history)
         told = [failure.strip().splitlines()[-1] for failure in again.failures]
         for line in told:
             assert line.startswith(("storage.errors.DiskFull", "storage.errors.StoreFailed")), line
         disk.free()
-        found = processes.start(Run(folder, "recovery", threads=0)).read_to_the_end(history)
+        recovery = Run(folder, "recovery", threads=0, namespaces=disk.namespaces)
+        found = processes.start(recovery).read_to_the_end(history)
     violations = history.judge(found)
     figures(f"the early restart said {told or 'nothing'}; {len(found)} actions found; violations: {violations}")
     assert not violations, str(violations)
@@ -172,7 +177,7 @@ def test_the_server_answers_507_until_there_is_space(
     history = History()
     with small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk:
         settings = HASTY | {"disk_free_bytes_min": str(kept_free)}
-        options = {"settings": settings, "prefix": disk.prefix}
+        options = {"settings": settings, "namespaces": disk.namespaces}
         with serving(disk.folder / "data", tmp_path / "log", fault=disk.fault, **options) as server:
             clients = Clients(server, history, "client", steadfast=True)
             clients.await_acknowledged(30)
@@ -211,12 +216,18 @@ def test_the_control_notices(kind: str, tmp_path: Path, figures: Callable[[str],
     history = History()
     with (
         small_disk(tmp_path / "disk", real=kind == "mounted", size_bytes=_DISK_BYTES) as disk,
-        spawner(disk.prefix) as processes,
+        spawner() as processes,
     ):
         folder = str(disk.folder / "data")
         for number in range(_CONTROL_TRIES):
             # Where the journal's files were made larger before, they have room for what comes when the disk is full.
-            eager = Run(folder, f"client-{number}", mistake="acknowledge_before_the_commit", fault=disk.fault)
+            eager = Run(
+                folder,
+                f"client-{number}",
+                mistake="acknowledge_before_the_commit",
+                fault=disk.fault,
+                namespaces=disk.namespaces,
+            )
             run = processes.start(eager)
             _soon(run, history, lambda one: one.flushes >= 2, "two flushes")
             disk.fill()
@@ -224,7 +235,8 @@ def test_the_control_notices(kind: str, tmp_path: Path, figures: Callable[[str],
             _soon(run, history, _acknowledged(run.submissions_acknowledged + 200 * (number + 1)), "credit")
             run.kill(history)
             disk.free()
-            found = processes.start(Run(folder, f"recovery-{number}", threads=0)).read_to_the_end(history)
+            recovery = Run(folder, f"recovery-{number}", threads=0, namespaces=disk.namespaces)
+            found = processes.start(recovery).read_to_the_end(history)
             violations = history.judge(found)
             if violations.lost:
                 break

@@ -29,6 +29,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final, NoReturn
 
+from tests.faults.namespaces import enter
+
 ROOT: Final = Path(__file__).resolve().parents[2]
 # As a service that was installed for use finds it: without pandas.
 ENVIRONMENT: Final = {**os.environ, "PYTHONPATH": str(ROOT / "tests" / "faults" / "not_installed")}
@@ -54,15 +56,28 @@ class ForkedProcess:
     """
 
     def __init__(
-        self, module: str, arguments: Sequence[str], *, output: int, environment: Mapping[str, str], folder: Path
+        self,
+        module: str,
+        arguments: Sequence[str],
+        *,
+        output: int,
+        environment: Mapping[str, str],
+        folder: Path,
+        namespaces: Sequence[str] = (),
     ) -> None:
-        """Run *module* as `python -m` does, with *output* as its standard output and standard error."""
+        """Run *module* as `python -m` does, with *output* as its standard output and standard error.
+
+        Args:
+            module, arguments, output, environment, folder: of the process.
+            namespaces: what it enters first, see `tests.faults.namespaces`.
+        """
         self.returncode: int | None = None
         what = {
             "module": module,
             "arguments": list(arguments),
             "environment": dict(environment),
             "folder": str(folder),
+            "namespaces": list(namespaces),
         }
         self.pid = _forking().ask(json.dumps(what), [output])
         self._ends = os.pidfd_open(self.pid)
@@ -174,11 +189,18 @@ def _serve(channel: socket.socket) -> None:
 
 
 def _become(
-    output: int, *, module: str, arguments: Sequence[str], environment: Mapping[str, str], folder: str
+    output: int,
+    *,
+    module: str,
+    arguments: Sequence[str],
+    environment: Mapping[str, str],
+    folder: str,
+    namespaces: Sequence[str],
 ) -> NoReturn:
     os.dup2(output, 1)
     os.dup2(output, 2)
     os.close(output)
+    enter(namespaces)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
