@@ -105,6 +105,11 @@ def flusher(
     )
 
 
+def flush(store: Store) -> None:
+    """Flush all that is in the journal, by a flusher of its own."""
+    flusher(store).flush(store.journal.state().head)
+
+
 def read_files(paths: Iterable[str | Path], columns: Sequence[str]) -> list[tuple[Any, ...]]:
     """Read columns of data files, row by row, without the partition columns."""
     rows: list[tuple[Any, ...]] = []
@@ -118,6 +123,11 @@ def read_files(paths: Iterable[str | Path], columns: Sequence[str]) -> list[tupl
 def in_files(view: ReadView) -> list[Origin]:
     """(journal, position) of the rows in the data files of a view."""
     return read_files((one.path for one in view.files), ("journal", "position"))
+
+
+def in_lake(store: Store) -> list[int]:
+    """Positions in the data files of the newest version, sorted; for stores with one journal id."""
+    return sorted(position for _, position in in_files(store.read_view()))
 
 
 def in_hot_rows(view: ReadView) -> list[Origin]:

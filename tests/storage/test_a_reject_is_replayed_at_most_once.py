@@ -29,6 +29,7 @@ from storage.schema import ActionSchema
 from storage.store import Store
 from storage.submission import Rejection, SubmissionLimits, SubmissionParser
 from tests.storage.building import PARSER, Crash, data_files, execute, flusher, full_table, opened, put, store_in
+from tests.storage.dying import Dying
 from tests.storage.rejecting import in_table, mover, reject, reject_line
 
 WIDER = ActionSchema({"click": (), "view": (), "navigate": (), "purchase": ()})
@@ -205,35 +206,15 @@ def test_the_control_without_looking_again_in_the_transaction_stores_it_twice(
     assert types_stored(store) == ['u1 {"n": 0}'] * 2
 
 
-class Dying:
-    """Counts the steps of a replay and of what moves it on, and dies before the one that is asked for."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-        self.steps = 0
-        self.died = False
-        self._at = at
-        for owner, name in (
-            (os, "fsync"),
-            (RejectsTable, "commit"),
-            (RejectsTable, "sync"),
-            (Journal, "writing"),
-            (Journal, "append_decided"),
-            (Journal, "trim"),
-        ):
-            monkeypatch.setattr(owner, name, self._dying(getattr(owner, name)))
-        insert = Journal._insert_submissions
-        monkeypatch.setattr(Journal, "_insert_submissions", self._dying(insert))
-
-    def _dying(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if not self.died:
-                self.steps += 1
-                if self.steps == self._at:
-                    self.died = True
-                    raise Crash
-            return step(*args, **kwargs)
-
-        return run
+STEPS = (
+    (os, "fsync"),
+    (RejectsTable, "commit"),
+    (RejectsTable, "sync"),
+    (Journal, "writing"),
+    (Journal, "append_decided"),
+    (Journal, "trim"),
+    (Journal, "_insert_submissions"),
+)
 
 
 def test_a_crash_at_any_step_of_replay_and_flush_leaves_each_action_once(
@@ -248,7 +229,7 @@ def test_a_crash_at_any_step_of_replay_and_flush_leaves_each_action_once(
             mover(store).flush()
             reject(store, "purchase")
             with monkeypatch.context() as patched:
-                dying = Dying(patched, at)
+                dying = Dying(patched, STEPS, at=at)
                 try:
                     replay(store)
                     store.flush_here()

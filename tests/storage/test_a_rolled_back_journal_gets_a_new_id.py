@@ -14,11 +14,10 @@ from storage.errors import CorruptData
 from storage.journal import Journal, mark_of
 from storage.lake import Lake
 from storage.paths import StorePaths
-from storage.store import Store
 from tests.storage.building import (
     Crash,
     execute,
-    flusher,
+    flush,
     in_files,
     in_hot_rows,
     log_entry,
@@ -46,10 +45,6 @@ def refusing_position_2(ordered: pa.Table, table_folder: Path) -> list[WrittenFi
     if 2 in ordered["position"].to_pylist():
         raise pa.ArrowInvalid("no")
     return write_partitions(ordered, table_folder)
-
-
-def flush(store: Store) -> None:
-    flusher(store).flush(store.journal.state().head)
 
 
 def test_rows_that_the_table_has_under_the_old_id_are_there_once(folder: Path, backup: Path) -> None:

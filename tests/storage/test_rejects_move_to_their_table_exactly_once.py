@@ -21,6 +21,7 @@ from storage.rejects_flush import RejectsFlusher, RejectsLimits, is_due
 from storage.rejects_table import RejectsTable
 from storage.store import Store
 from tests.storage.building import Crash, opened, positions, put, store_in, through
+from tests.storage.dying import Dying
 from tests.storage.rejecting import ids_everywhere, in_table, mover, reject, reject_line, table_files
 
 _DAY_US = 86_400_000_000
@@ -92,31 +93,7 @@ def test_gaps_between_ids_do_not_matter(store: Store) -> None:
     assert ids_everywhere(store) == [2, 4]
 
 
-class Dying:
-    """Counts the steps of a move, and dies before (or after) the one that is asked for."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, at: int) -> None:
-        self.steps = 0
-        self.died = False
-        self._at = at
-        for owner, name in (
-            (os, "fsync"),
-            (RejectsTable, "commit"),
-            (RejectsTable, "sync"),
-            (Journal, "writing"),
-        ):
-            monkeypatch.setattr(owner, name, self._dying(getattr(owner, name)))
-
-    def _dying(self, step: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            if not self.died:
-                self.steps += 1
-                if self.steps == self._at:
-                    self.died = True
-                    raise Crash
-            return step(*args, **kwargs)
-
-        return run
+STEPS = ((os, "fsync"), (RejectsTable, "commit"), (RejectsTable, "sync"), (Journal, "writing"))
 
 
 def test_a_crash_at_any_step_of_a_move_neither_loses_nor_doubles_a_reject(
@@ -130,7 +107,7 @@ def test_a_crash_at_any_step_of_a_move_neither_loses_nor_doubles_a_reject(
             reject(store, "a", "b")
             put(store, 1)
             with monkeypatch.context() as patched:
-                dying = Dying(patched, at)
+                dying = Dying(patched, STEPS, at=at)
                 with contextlib.suppress(Crash):
                     mover(store, letters_max=1).flush()
                 died = dying.died

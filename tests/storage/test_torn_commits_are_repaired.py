@@ -25,6 +25,7 @@ from tests.storage.building import (
     Crash,
     data_files,
     execute,
+    flush,
     flusher,
     in_files,
     log_entry,
@@ -36,10 +37,6 @@ from tests.storage.building import (
     through,
 )
 from tests.storage.compacting import compact_all, put_files
-
-
-def flush(store: Store) -> None:
-    flusher(store).flush(store.journal.state().head)
 
 
 def halve(path: Path) -> None:

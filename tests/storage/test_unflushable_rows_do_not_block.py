@@ -23,7 +23,7 @@ from tests.storage.building import (
     data_files,
     execute,
     flusher,
-    in_files,
+    in_lake,
     positions,
     put,
     store_in,
@@ -42,10 +42,6 @@ def letters(store: Store) -> list[tuple[int, str, bytes]]:
     return [
         (one["position"], one["code"], one["original"]) for one in reversed(store.journal.read_dead_letters(limit=100))
     ]
-
-
-def in_lake(store: Store) -> list[int]:
-    return sorted(position for _, position in in_files(store.read_view()))
 
 
 def columns(**wrong: Any) -> bytes:
