@@ -22,13 +22,12 @@ from queries.formats import ByteStream, Format, encode, encode_lines
 from queries.memory_rows import page_rows
 from queries.pruning import Pruned
 from queries.retrieval import ROW_COLUMNS, RetrievalQuery, ScanStatistics
-from queries.slice_rows import SliceRows, can_be_read, read_slice
+from queries.slice_rows import BATCH_ROWS, SliceRows, can_be_read, read_slice
 from queries.sources import Order, PageBounds, Sources, find_sources
 from storage.data_files import DataFile
 from storage.read_view import ReadView
 
 SLICE_ROWS: Final = 90_000
-BATCH_ROWS: Final = 16_384
 # Of files that are read by Arrow, for one slice.
 _READ_DIRECTLY_ROWS_MAX: Final = 2 * SLICE_ROWS
 # As they lie on the disk; usual rows take a fifth.
@@ -210,22 +209,23 @@ class _SliceReader:
     def batches(self, slices: Sequence[Slice]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of all slices, at least one batch, which may be empty."""
         left = self._request.limit
-        # A thread of this stream: what it took of Arrow's allocator, which keeps memory for each thread, ends with it.
-        with ThreadPoolExecutor(1, thread_name_prefix="slices") as thread:
-            yield from self._batches(slices, left, thread)
+        # Threads of this stream: what they took of Arrow's allocator, which keeps memory for each thread, ends with
+        # them. One reads a slice, and the other one helps it.
+        with ThreadPoolExecutor(2, thread_name_prefix="slices") as threads:
+            yield from self._batches(slices, left, threads)
         if self._typed:
             pa.default_memory_pool().release_unused()
 
     def _batches(
-        self, slices: Sequence[Slice], left: int | None, thread: ThreadPoolExecutor
+        self, slices: Sequence[Slice], left: int | None, threads: ThreadPoolExecutor
     ) -> Iterator[pa.RecordBatch]:
-        ahead = self._read_ahead(slices[0], thread)
+        ahead = self._read_ahead(slices[0], threads)
         try:
             for number, one in enumerate(slices):
                 read = None if ahead is None else ahead.result()
                 if read is not None:
                     pa.default_memory_pool().release_unused()
-                ahead = self._read_ahead(slices[number + 1], thread) if number + 1 < len(slices) else None
+                ahead = self._read_ahead(slices[number + 1], threads) if number + 1 < len(slices) else None
                 rows = 0
                 for batch in self._query(one, left) if read is None else self._of_read(read, left):
                     rows += batch.num_rows
@@ -239,12 +239,12 @@ class _SliceReader:
             if ahead is not None:
                 ahead.cancel()
 
-    def _read_ahead(self, one: Slice, thread: ThreadPoolExecutor) -> Future[SliceRows | None] | None:
+    def _read_ahead(self, one: Slice, threads: ThreadPoolExecutor) -> Future[SliceRows | None] | None:
         """Begin to read a slice in another thread; None where it needs a query."""
         rows = sum(file.rows for file in one.files)
         if rows > _READ_DIRECTLY_ROWS_MAX or not _is_read_directly(self._request, self._view, one.files):
             return None
-        return thread.submit(
+        return threads.submit(
             read_slice,
             one.files,
             self._memory,
@@ -253,12 +253,13 @@ class _SliceReader:
             self._request.order,
             self._columns,
             self._connection.check,
+            beside=threads,
         )
 
     def _of_read(self, read: SliceRows, left: int | None) -> Iterator[pa.RecordBatch]:
-        if not len(read.order):
+        if not read.rows:
             yield pa.RecordBatch.from_pylist([], schema=read.schema)
-        for batch in read.batches(rows_max=left, batch_rows=BATCH_ROWS):
+        for batch in read.batches(rows_max=left):
             self._connection.check()
             yield batch
 

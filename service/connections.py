@@ -16,6 +16,7 @@ from typing import Any, ClassVar, Final
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from service.answer_parts import offer_parts
 from service.problems import MEDIA_TYPE, Problem
 
 HEAD_BYTES_MAX: Final = 64 * 1024
@@ -105,7 +106,10 @@ class BoundedProtocol(HttpToolsProtocol):
         """Its head is there."""
         self._body_since, self._head_since = self.loop.time(), None
         self._beside_bytes = 0
+        before = self.cycle
         super().on_headers_complete()
+        if self.cycle is not before and self.cycle is not None:
+            offer_parts(self.cycle)
 
     def on_message_complete(self) -> None:
         """Its body is there."""

@@ -19,7 +19,7 @@ from service.access import send_problem
 from service.clients import client_of
 from service.problems import Problem, problem_of
 from service.retrievals import PARAMETERS, Retrievals, parse_format, parse_query, scan_headers
-from service.streams import PiecesResponse, send_to_its_end
+from service.streams import PartsResponse, send_to_its_end
 from storage.errors import StoreError
 
 _JSON: Final = b"application/json"
@@ -54,8 +54,8 @@ class RetrieveEndpoint:
         seconds = time.perf_counter() - started
         if wanted is not Format.JSON:
             headers = _headers_of(stream.planned, seconds=seconds)
-            # Its chunks are no text, which is all that the framework's types know of.
-            answer = PiecesResponse(
+            # Its chunks are no texts, which are all that the framework's types know of.
+            answer = PartsResponse(
                 iterator=cast("Any", chunks), media_type=wanted.media_type, headers=headers, status_code=200
             )
             timeout_s = self._retrievals.limits.stream_timeout_s

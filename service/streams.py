@@ -14,6 +14,7 @@ from litestar.response.streaming import ASGIStreamingResponse
 from litestar.types import ASGIApp, Receive, Scope, Send
 
 from queries.formats import ByteStream, Piece
+from service.answer_parts import PartsSend
 from storage.free_memory import give_back
 
 T = TypeVar("T")
@@ -58,8 +59,15 @@ class WorkThreads:
         await asyncio.to_thread(self._threads.shutdown)
 
 
+def _next_chunk(content: Content) -> list[Piece] | None:
+    if isinstance(content, ByteStream):
+        return content.next_parts()
+    piece = next(content, None)
+    return None if piece is None else [piece]
+
+
 class Chunks:
-    """The chunks of an answer, each made when the one before was taken, which is sent meanwhile.
+    """The chunks of an answer, each in parts, made when the one before was taken, which is sent meanwhile.
 
     No generator, since one that was never started does not run its clean-up: a client that goes away before the first
     chunk would keep its place among the queries under way for ever.
@@ -72,26 +80,26 @@ class Chunks:
         self._content = content
         self._stop = stop
         self._release = release
-        self._making: asyncio.Future[Piece | None] | None = None
+        self._making: asyncio.Future[list[Piece] | None] | None = None
         self._bytes = 0
         self._closed = False
 
     def __aiter__(self) -> Chunks:
         return self
 
-    async def __anext__(self) -> Piece:
+    async def __anext__(self) -> list[Piece]:
         if self._closed:
             raise StopAsyncIteration
         chunk = await asyncio.shield(self._making or self._make())
         if chunk is None:
             raise StopAsyncIteration
-        self._bytes += len(chunk)
+        self._bytes += sum(map(len, chunk))
         # While this one is sent.
         self._make()
         return chunk
 
-    def _make(self) -> asyncio.Future[Piece | None]:
-        self._making = asyncio.ensure_future(self._threads.run(lambda: next(self._content, None)))
+    def _make(self) -> asyncio.Future[list[Piece] | None]:
+        self._making = asyncio.ensure_future(self._threads.run(lambda: _next_chunk(self._content)))
         return self._making
 
     def close(self) -> None:
@@ -144,15 +152,18 @@ async def send_to_its_end(
         chunks.close()
 
 
-class PiecesResponse(ASGIStreamingResponse):
-    """Sends what it is given as it is: a `memoryview`, too, which the server below copies where it has to."""
+class PartsResponse(ASGIStreamingResponse):
+    """Sends the chunks of `Chunks`, none of which is copied where the server below can do without."""
 
     __slots__ = ()
 
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        await super().__call__(scope, receive, cast("Send", PartsSend(scope, send)))
+
     async def _stream(self, send: Send) -> None:
-        async for piece in self.iterator:
-            # Any buffer will do, whatever the type says.
-            await send({"type": "http.response.body", "body": cast("bytes", piece), "more_body": True})
+        async for parts in cast("Chunks", self.iterator):
+            await cast("PartsSend", send).chunk(parts)
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -168,7 +179,7 @@ class ChunkedAnswer(Stream):
         """Make the application that sends them, and closes them also where sending never began."""
         send_all = super().to_asgi_response(*args, **kwargs)
         # What the framework made of its arguments, but for how chunks are sent.
-        send_all.__class__ = PiecesResponse
+        send_all.__class__ = PartsResponse
 
         async def respond(scope: Scope, receive: Receive, send: Send) -> None:
             await send_to_its_end(self._chunks, send_all, scope, receive, send, timeout_s=self._timeout_s)

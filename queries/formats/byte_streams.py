@@ -14,7 +14,7 @@ Piece = bytes | memoryview
 
 
 class ByteStream(Iterator[Piece]):
-    """An answer's bytes in chunks of at most 1 MiB, encoded as they are asked for.
+    """An answer's bytes in chunks of at most 1 MiB, encoded as they are asked for, whole or in parts.
 
     Closing it, at any time and also before the first chunk, closes the source that the rows come from; so does its
     end, and an error. Used by one thread at a time.
@@ -27,8 +27,18 @@ class ByteStream(Iterator[Piece]):
         self._close_source: Callable[[], object] | None = close_source
 
     def __next__(self) -> Piece:
+        parts = self.next_parts()
+        if parts is None:
+            raise StopIteration
+        return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def next_parts(self) -> list[Piece] | None:
+        """The next chunk in parts as they lie in memory, instead of `next`; None at the end."""
         try:
             return next(self._chunks)
+        except StopIteration:
+            self.close()
+            return None
         except BaseException:
             self.close()
             raise
@@ -54,7 +64,7 @@ class ByteStream(Iterator[Piece]):
         self.close()
 
 
-def _chunked(pieces: Iterator[Piece]) -> Iterator[Piece]:
+def _chunked(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
     """Join small pieces and cut large ones.
 
     As much is held back as was sent already, up to a chunk: the first bytes leave at once, and many small pieces
@@ -74,25 +84,19 @@ def _chunked(pieces: Iterator[Piece]) -> Iterator[Piece]:
         yield from _cut(held)
 
 
-def _cut(held: list[Piece]) -> Iterator[Piece]:
-    if len(held) == 1 and len(held[0]) <= CHUNK_BYTES_MAX:
-        yield held[0]
-        return
-    if sum(map(len, held)) <= CHUNK_BYTES_MAX:
-        yield b"".join(held)
-        return
-    small: list[Piece] = []
-    small_bytes = 0
+def _cut(held: list[Piece]) -> Iterator[list[Piece]]:
+    parts: list[Piece] = []
+    parts_bytes = 0
     for piece in held:
         for start in range(0, len(piece), CHUNK_BYTES_MAX):
-            part = piece[start : start + CHUNK_BYTES_MAX]
-            if small_bytes + len(part) > CHUNK_BYTES_MAX:
-                yield b"".join(small)
-                small, small_bytes = [], 0
-            small.append(part)
-            small_bytes += len(part)
-    if small:
-        yield b"".join(small)
+            part = piece if len(piece) <= CHUNK_BYTES_MAX else memoryview(piece)[start : start + CHUNK_BYTES_MAX]
+            if parts_bytes + len(part) > CHUNK_BYTES_MAX:
+                yield parts
+                parts, parts_bytes = [], 0
+            parts.append(part)
+            parts_bytes += len(part)
+    if parts:
+        yield parts
 
 
 class DrainedSink(io.RawIOBase):
