@@ -152,6 +152,16 @@ def test_the_first_rows_leave_with_the_first_batches(format_: Format | None) -> 
     stream.close()
 
 
+@pytest.mark.parametrize("format_", [*Format, None])
+def test_a_chunk_in_parts_has_the_same_bytes(format_: Format | None) -> None:
+    def source() -> Source:
+        return Source(20, batch_of if format_ is not None else lines_of)
+
+    stream = start(source(), format_)
+    in_parts = list(iter(stream.next_parts, None))
+    assert [b"".join(parts) for parts in in_parts] == [bytes(chunk) for chunk in start(source(), format_)]
+
+
 def test_a_value_larger_than_a_chunk_is_cut() -> None:
     batch = pa.record_batch({"x": pa.array(["\0" * 3_000_000, "y"])})
     chunks = list(encode(batch.schema, iter([batch]), Format.NDJSON))

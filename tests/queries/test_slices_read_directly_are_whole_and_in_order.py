@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import datetime
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
 from queries import slice_rows
 from queries.engine import QueryStopped
 from queries.file_index import RetrievalFilter
+from queries.slice_columns import FileContent, Repeated, SliceColumns
 from queries.slice_rows import SliceRows, can_be_read, read_slice
 from queries.sources import Order
 from storage.data_files import DataFile, sort_rows, write_partitions
@@ -33,8 +37,10 @@ def microseconds(row: Row) -> int:
     return int((row["time"] - EPOCH) // datetime.timedelta(microseconds=1))
 
 
-def random_rows(rnd: random.Random, count: int, *, days: int, instants: int) -> list[Row]:
-    """Rows of several journals and users, at so many different instants a day."""
+def random_rows(
+    rnd: random.Random, count: int, *, days: int, instants: int, journals: Sequence[str] = ("j1", "j2", "j10")
+) -> list[Row]:
+    """Rows of several users, at so many different instants a day."""
     rows: list[Row] = []
     for position in range(count):
         time_us = (FIRST_DAY + rnd.randrange(days)) * DAY_US + rnd.randrange(instants) * (DAY_US // instants)
@@ -52,7 +58,7 @@ def random_rows(rnd: random.Random, count: int, *, days: int, instants: int) -> 
             "location_x": rnd.choice([None, 1.5]),
             "page_from": page,
             "received_at": time,
-            "journal": rnd.choice(["j1", "j2", "j10"]),
+            "journal": rnd.choice(journals),
             "position": position,
         }
         rows.append(row)
@@ -95,11 +101,12 @@ def all_rows(read: SliceRows, *, rows_max: int | None = None, batch_rows: int = 
 
 
 @pytest.mark.parametrize("order", ["asc", "desc"])
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(10))
 def test_the_rows_are_those_of_a_plain_search(tmp_path: Path, seed: int, order: Order) -> None:
     rnd = random.Random(seed)
     instants = rnd.choice([1, 3, 50, 86_400_000])
-    rows = random_rows(rnd, 400, days=2, instants=instants)
+    journals = rnd.choice([["j1"], ["j1", "j2", "j10"]])
+    rows = random_rows(rnd, 400, days=rnd.choice([1, 2]), instants=instants, journals=journals)
     hot = rows[: rnd.choice([0, 1, 150])]
     middle = FIRST_DAY * DAY_US + DAY_US // 2
     bounds = rnd.choice([(None, None), (middle, middle + DAY_US // 2), (middle, middle), (0, 1)])
@@ -111,11 +118,47 @@ def test_the_rows_are_those_of_a_plain_search(tmp_path: Path, seed: int, order: 
     assert can_be_read(files, asked, COLUMNS, rows_max=len(rows))
     expected = wanted(rows, asked, order, erased)
     for rows_max in (None, 71):
-        read = read_slice(files, as_table(hot), erased, asked, order, COLUMNS, lambda: None)
+        with ThreadPoolExecutor(1) as beside:
+            read = read_slice(
+                files, as_table(hot), erased, asked, order, COLUMNS, lambda: None, beside=rnd.choice([None, beside])
+            )
         assert read is not None
         assert all_rows(read, rows_max=rows_max) == expected[:rows_max]
         # It holds nothing any more.
         assert read.columns == []
+
+
+@pytest.mark.parametrize(
+    "times_of",
+    [
+        lambda rnd: rnd.randrange(1 << 15),
+        lambda rnd: rnd.randrange(1 << 40),
+        # Nearly all of them at a few times that the highest bits do not tell apart.
+        lambda rnd: rnd.choice([0, 1 << 50, (1 << 50) + rnd.randrange(3)]),
+        lambda rnd: rnd.choice([-(1 << 62), 1 << 62, (1 << 62) + 5]),
+        lambda rnd: 7,
+    ],
+)
+def test_places_are_ordered_by_time_and_then_as_they_are_told(times_of: Callable[[random.Random], int]) -> None:
+    rnd = random.Random(6)
+    times = np.array([times_of(rnd) for _ in range(500)], np.int64)
+    beyond = [(int(time), -place) for place, time in enumerate(times)]
+
+    def by_all_keys(places: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return np.array(sorted(range(len(places)), key=lambda at: beyond[places[at]]), np.int64)
+
+    assert slice_rows._ascending(times, by_all_keys).tolist() == sorted(range(500), key=beyond.__getitem__)
+
+
+def test_texts_that_all_rows_have_are_not_read(tmp_path: Path) -> None:
+    files = write_files(random_rows(random.Random(7), 60, days=1, instants=9, journals=["only"]), tmp_path)
+    columns = SliceColumns([FileContent.of(one) for one in files], COLUMNS.empty_table(), COLUMNS, batch_rows=9)
+    with columns.opened() as read:
+        for name in ("journal", "date", "viewed_id"):
+            assert isinstance(read(name), Repeated)
+        for name in ("type", "page_from", "time", "user_id"):
+            assert not isinstance(read(name), Repeated)
+        assert read("journal").whole(60).to_pylist() == ["only"] * 60
 
 
 def test_times_too_far_apart_for_one_number_are_compared_all_the_same() -> None:
