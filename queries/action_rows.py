@@ -8,10 +8,13 @@ from __future__ import annotations
 from typing import Final
 
 from queries.formats.media_types import Format
+from queries.formats.spreadsheet_formulas import FORMULA_START, LINE_STARTS, SIGNS
 from storage.schema import ActionSchema
 
 CSV_HEADER: Final = b"userId,sessionId,time,type,properties\r\n"
-_FORMULA_STARTS: Final = tuple(map(ord, "=+-@\t\r"))
+_FORMULA_STARTS: Final = ", ".join(str(ord(one)) for one in SIGNS + LINE_STARTS)
+# What stands between these is shown by all programs, and is nothing but itself.
+_PLAIN: Final = (ord("!"), ord("~"))
 _MUST_BE_QUOTED: Final = ("'\"'", "','", "chr(10)", "chr(13)")
 
 
@@ -102,8 +105,12 @@ def _on_one_line(expression: str) -> str:
 
 def _csv_cell(expression: str, *, raw: bool) -> str:
     quoted = f"replace({expression}, '\"', '\"\"') || '\"'"
-    starts = ", ".join(map(str, _FORMULA_STARTS))
-    defused = "" if raw else f" WHEN ord({expression}) IN ({starts}) THEN '\"''' || {quoted}"
+    # Looking at one character first is many times as fast as a pattern.
+    is_formula = (
+        f"ord({expression}) IN ({_FORMULA_STARTS}) OR ord({expression}) NOT BETWEEN {_PLAIN[0]} AND {_PLAIN[1]}"
+        f" AND regexp_matches({expression}, '{FORMULA_START}')"
+    )
+    defused = "" if raw else f" WHEN {is_formula} THEN '\"''' || {quoted}"
     needs_quotes = " OR ".join([f"contains({expression}, {one})" for one in _MUST_BE_QUOTED] + [f"{expression} = ''"])
     return (
         f"CASE WHEN {expression} IS NULL THEN ''{defused}"

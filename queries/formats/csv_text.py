@@ -2,7 +2,7 @@
 
 A null is an empty cell (`""` where it is the only one), an empty text is `""`. Nested values are their JSON text.
 Unless asked for raw cells, a text that a spreadsheet would take for a formula gets an apostrophe in front; numbers and
-times are never touched.
+times are never touched, nor is JSON, which DuckDB lets begin with a sign only where it is a number.
 """
 
 from __future__ import annotations
@@ -17,9 +17,11 @@ import pyarrow.compute as pc
 from queries.formats.array_parts import text_bytes
 from queries.formats.json_text import json_text
 from queries.formats.scalar_text import scalar_text
+from queries.formats.spreadsheet_formulas import FORMULA_START
 
 LINE_END: Final = "\r\n"
-_FORMULA_START: Final = r"^[=+\-@\t\r]"
+# Excel takes a first line like it for the character at which the others are to be cut.
+_SEPARATOR_LINE: Final = re.compile("sep=", re.IGNORECASE)
 _MUST_BE_QUOTED: Final = '[",\r\n]'
 _MAY_NEED_QUOTES: Final = re.compile(_MUST_BE_QUOTED.encode())
 
@@ -38,6 +40,8 @@ def csv_lines(columns: Sequence[pa.Array], *, raw: bool) -> pa.Array:
 
 def csv_header(names: Sequence[str], *, raw: bool) -> bytes:
     """Build the line of the columns' names, which a query chooses freely, so that they are treated as texts are."""
+    if not raw and len(names) == 1 and _SEPARATOR_LINE.match(names[0]):
+        names = [f"'{names[0]}"]
     return text_bytes(csv_lines([pa.array([name], pa.string()) for name in names], raw=raw)).tobytes()
 
 
@@ -52,7 +56,7 @@ def csv_cells(array: pa.Array, *, raw: bool) -> pa.Array:
         if _is_inert(data_type):
             return texts.fill_null("")
         if not raw and not _is_json(data_type):
-            formula = pc.match_substring_regex(texts, _FORMULA_START)
+            formula = pc.match_substring_regex(texts, FORMULA_START)
             texts = pc.if_else(formula, pc.binary_join_element_wise("'", texts, ""), texts)
     return _quote_where_needed(texts).fill_null("")
 

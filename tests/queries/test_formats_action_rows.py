@@ -28,6 +28,7 @@ from queries.action_rows import (
 )
 from queries.formats import Format, encode, encode_lines
 from storage.schema import ActionSchema
+from tests.queries.spreadsheets import ALIKE, BEFORE_SIGNS, defused
 
 UTC = datetime.UTC
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=UTC)
@@ -198,6 +199,7 @@ def test_every_character_is_escaped_as_json_wants_it(connection: duckdb.DuckDBPy
 @settings(max_examples=60, deadline=None)
 @given(st.lists(actions_, min_size=1, max_size=10), st.booleans())
 @example([action(user_id="=1+1", session_id="", type="-x"), action(session_id=None)], False)
+@example([action(user_id=f"{one}=1", session_id=f"{one}a") for one in BEFORE_SIGNS + ALIKE], False)
 def test_csv_reads_back(connection: duckdb.DuckDBPyConnection, actions: list[Action], raw: bool) -> None:
     lines = select(connection, action_csv_sql(raw=raw), actions)
     text = CSV_HEADER.decode() + "".join(f"{line}\r\n" for line in lines)
@@ -205,7 +207,7 @@ def test_csv_reads_back(connection: duckdb.DuckDBPyConnection, actions: list[Act
     assert header == ["userId", "sessionId", "time", "type", "properties"]
 
     def cell(value: str) -> str:
-        return f"'{value}" if not raw and value[:1] and value[0] in "=+-@\t\r" else value
+        return value if raw else defused(value)
 
     wanted = [
         [

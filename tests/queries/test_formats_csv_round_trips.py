@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queries.formats import Format, encode
+from queries.formats.spreadsheet_formulas import FORMULA_START, SIGNS_ALIKE
+from tests.queries.spreadsheets import ALIKE, BEFORE_SIGNS, LINE_STARTS, SIGNS, defused
 
-FORMULA_STARTS = "=+-@\t\r"
-NASTY = st.text(alphabet="ab=+-@\t\r\n\",;'\0 ü😀", max_size=8)
+NASTY = st.text(alphabet="ab=+-@\t\r\n\",;'\0 ü😀" + BEFORE_SIGNS + ALIKE, max_size=8)
 
 
 def csv_of(batch: pa.RecordBatch, *, raw: bool) -> str:
@@ -24,10 +27,6 @@ def csv_of(batch: pa.RecordBatch, *, raw: bool) -> str:
 
 def read_back(text: str) -> list[list[str]]:
     return list(csv.reader(io.StringIO(text, newline=""), strict=True))
-
-
-def defused(text: str) -> str:
-    return f"'{text}" if text[:1] and text[0] in FORMULA_STARTS else text
 
 
 @settings(max_examples=120, deadline=None)
@@ -47,7 +46,7 @@ def test_a_single_column_keeps_its_rows(values: list[str | None]) -> None:
     assert read_back(csv_of(batch, raw=True)) == [["x"], *([value or ""] for value in values)]
 
 
-@pytest.mark.parametrize("start", FORMULA_STARTS)
+@pytest.mark.parametrize("start", SIGNS + LINE_STARTS + ALIKE)
 def test_each_start_of_a_formula_is_defused_wherever_a_text_comes_from(start: str) -> None:
     text = f"{start}1+1"
     batch = pa.record_batch(
@@ -62,6 +61,38 @@ def test_each_start_of_a_formula_is_defused_wherever_a_text_comes_from(start: st
     assert header[0] == f"'{text}"
     assert row == [f"'{text}"] * 4
     assert read_back(csv_of(batch, raw=True)) == [[text, "large", "view", "word"], [text] * 4]
+
+
+@pytest.mark.parametrize("before", BEFORE_SIGNS)
+def test_what_a_spreadsheet_strips_before_it_looks_does_not_help(before: str) -> None:
+    texts = [f"{before}=1+1", f"{before}{before}+1", f"{before}a=1", before]
+    batch = pa.record_batch({f"{before}=x": pa.array(texts)})
+    header, *rows = read_back(csv_of(batch, raw=False))
+    assert header == [f"'{before}=x"]
+    assert rows == [[f"'{before}=1+1"], [f"'{before}{before}+1"], [f"{before}a=1"], [before]]
+    assert read_back(csv_of(batch, raw=True)) == [[f"{before}=x"], *([one] for one in texts)]
+
+
+def test_every_character_that_counts_as_a_sign_is_one() -> None:
+    characters = [chr(code) for code in range(0x110000) if not 0xD800 <= code <= 0xDFFF]
+    alike = {one for one in characters if unicodedata.normalize("NFKC", one)[:1] in set(SIGNS)}
+    assert alike == set(SIGNS + SIGNS_ALIKE)
+    found = pc.filter(pa.array(characters), pc.match_substring_regex(pa.array(characters), FORMULA_START))
+    assert set(found.to_pylist()) == alike | set(LINE_STARTS)
+
+
+def test_a_minus_sign_inside_a_text_and_at_a_number_is_left_alone() -> None:
+    batch = pa.record_batch({"x": pa.array(["a-b", "5=5", "'=1", "{-1}", "\u00e9=1", "\u4e00+1"])})
+    assert csv_of(batch, raw=False) == csv_of(batch, raw=True)
+
+
+@pytest.mark.parametrize("name", ["sep=;", "SEP=,", "sep=\t", "sep="])
+def test_a_name_that_excel_takes_for_the_separator_is_defused(name: str) -> None:
+    alone = pa.record_batch({name: pa.array(["a;=1"])})
+    assert read_back(csv_of(alone, raw=False)) == [[f"'{name}"], ["a;=1"]]
+    assert read_back(csv_of(alone, raw=True))[0] == [name]
+    beside = pa.record_batch({name: pa.array(["a"]), "b": pa.array(["c"])})
+    assert read_back(csv_of(beside, raw=False))[0] == [name, "b"]
 
 
 def test_base64_that_starts_with_a_plus_is_defused() -> None:
