@@ -236,7 +236,17 @@ def test_a_pool_that_is_closed_while_it_starts_ends(
     monkeypatch.setattr(WorkerProcess, "wait_until_ready", close_meanwhile)
     with pytest.raises(SqlWorkerDied):
         pool.start()
-    closing.join()
+    closing.join(180)
+    assert not closing.is_alive()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_pool_that_was_closed_before_it_starts_starts_nothing(table: SmallTable, tmp_path: Path) -> None:
+    pool = SqlPool(data_folder=table.folder, temp_folder=tmp_path, schema=SCHEMA, workers=2)
+    pool.close()
+    with pytest.raises(SqlWorkerDied, match="closed"):
+        pool.start()
+    assert pool.worker_pids() == []
     assert list(tmp_path.iterdir()) == []
 
 

@@ -212,7 +212,11 @@ def _become(
     if arguments[:1] == ["serve"]:
         start_sql_when_asked()
         workers = dict(pairwise(arguments)).get("--workers", "1")
-        lay_in_spares(int(workers), _run)
+        if environment.get("PYTHONPATH") == ENVIRONMENT["PYTHONPATH"]:
+            lay_in_spares(int(workers), _run)
+        else:
+            # Workers are started anew, with this process's path, and find what the process that forks does without.
+            sys.path.remove(ENVIRONMENT["PYTHONPATH"])
     _run(partial(run_anew, module))
 
 

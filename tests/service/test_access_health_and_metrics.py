@@ -1,9 +1,15 @@
-"""Without keys only programs on this machine get in; health, metrics and the OpenAPI page tell what is so."""
+"""Without keys only programs on this machine get in; health, metrics and the OpenAPI page tell what is so.
+
+So does the system of the processes of a service, which have loaded nothing that they can do without.
+"""
 
 from __future__ import annotations
 
+import importlib.util
+import os
 import re
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,14 +98,51 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         assert service.metric("actionlake_scanned_bytes_total") > 0
 
 
-def test_metrics_are_the_whole_stores_with_several_workers(tmp_path: Path) -> None:
-    with running_service(tmp_path / "data", "--workers", "2") as service:
-        for _ in range(20):
-            # A connection each, so that both workers get some.
-            service.client.post("/api/submitlogs", json=submission("u", action()), headers={"connection": "close"})
-        for _ in range(6):
-            response = service.client.get("/metrics", headers={"connection": "close"})
-            assert "actionlake_actions_accepted_total 20.0" in response.text
+@pytest.fixture(scope="module")
+def two_workers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]:
+    """A service whose processes find all that is installed, pandas too."""
+    folder = tmp_path_factory.mktemp("two_workers")
+    with running_service(folder / "data", "--workers", "2", environ={"PYTHONPATH": ""}) as service:
+        yield service
+
+
+def test_metrics_are_the_whole_stores_with_several_workers(two_workers: RunningService) -> None:
+    for _ in range(20):
+        # A connection each, so that both workers get some.
+        two_workers.client.post("/api/submitlogs", json=submission("u", action()), headers={"connection": "close"})
+    for _ in range(6):
+        response = two_workers.client.get("/metrics", headers={"connection": "close"})
+        assert "actionlake_actions_accepted_total 20.0" in response.text
+
+
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="the system does not tell what a process has loaded")
+def test_no_process_of_a_service_has_pandas(two_workers: RunningService) -> None:
+    assert importlib.util.find_spec("pandas") is not None, "where there is none, nobody would have it"
+    two_workers.submit(submission("p", action()))
+    two_workers.flush()
+    for _ in range(6):
+        for asked in ("json", "arrow", "parquet", "csv"):
+            parameters = {"userId": "p", "format": asked}
+            answer = two_workers.client.get("/api/retrievelogs", params=parameters, headers={"connection": "close"})
+            assert answer.status_code == 200, answer.text
+    assert two_workers.client.post("/api/sql", json={"sql": "SELECT * FROM actions"}).status_code == 200
+    loaded = loaded_libraries(two_workers)
+    # The supervisor, its workers and the keeper; those for SQL may be read by root only.
+    assert len([libraries for libraries in loaded.values() if "pyarrow" in libraries]) >= 4, "what is loaded is seen"
+    assert not [pid for pid, libraries in loaded.items() if "pandas" in libraries]
+
+
+def loaded_libraries(service: RunningService) -> dict[int, str]:
+    """What each process of a service has of files in its memory, as far as this user may know."""
+    loaded = {}
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            if os.getsid(int(folder.name)) == service.process.pid:
+                loaded[int(folder.name)] = (folder / "maps").read_text()
+        except (ProcessLookupError, FileNotFoundError, PermissionError):
+            # One that has ended meanwhile, or of another user.
+            continue
+    return loaded
 
 
 def test_the_openapi_page_needs_nothing_from_outside(service: RunningService) -> None:
