@@ -32,7 +32,7 @@ from storage.head_mark import HeadMark
 from storage.idempotency import delete_keys, newest_key_beyond, remember_keys, without_repetitions
 from storage.journal_file import JournalFile
 from storage.journal_records import STATE, Append, JournalState
-from storage.journal_rows import insert_submissions, missing_from, rows_above, trim_step
+from storage.journal_rows import INSERT_ROWS_MAX, insert_submissions, missing_from, rows_above, trim_step
 from storage.latch import Latch
 from storage.leader_page import LeaderPage
 from storage.submission import Rejection, Submission
@@ -91,14 +91,22 @@ class Journal(JournalFile):
 
         Other processes may be writing, and what came while this one waited for them shares the commit.
         """
-        if self._page is not None:
-            self._page.give_way()
-        with self._appending() as execute:
-            fresh, outcomes = without_repetitions(execute, take())
-            rows = [(one, submission) for one in fresh for submission in one.submissions]
-            head = self._insert_submissions(execute, [submission for _, submission in rows], now_us)
-            self._insert_dead_letters(execute, [rejection for one in fresh for rejection in one.rejections], now_us)
-            remember_keys(execute, fresh, now_us)
+        with self._append_turn():
+            group = take()
+            outcomes: list[bytes | StoreError] = [one.answer for one in group]
+            head: int | None = None
+            if self._page is not None and _is_one_insert(group):
+                # One step of SQLite instead of a handful, after each of which this thread has to win the interpreter's
+                # lock back from those that parse, while everybody waits for it.
+                submissions = _submissions(group)
+                head = self._append_statement(lambda execute: self._insert_submissions(execute, submissions, now_us))
+            if head is None:
+                with self._append_transaction() as execute:
+                    fresh, outcomes = without_repetitions(execute, group)
+                    head = self._insert_submissions(execute, _submissions(fresh), now_us)
+                    rejections = [rejection for one in fresh for rejection in one.rejections]
+                    self._insert_dead_letters(execute, rejections, now_us)
+                    remember_keys(execute, fresh, now_us)
         self._note_head(head)
         return outcomes
 
@@ -359,3 +367,13 @@ class Journal(JournalFile):
         if self._mark is not None:
             self._mark.close()
             self._mark = None
+
+
+def _submissions(group: Sequence[Append]) -> list[Submission]:
+    return [submission for one in group for submission in one.submissions]
+
+
+def _is_one_insert(group: Sequence[Append]) -> bool:
+    """Whether all that a group asks to keep are rows that one statement takes."""
+    rows = sum(len(one.submissions) for one in group)
+    return 0 < rows <= INSERT_ROWS_MAX and not any(one.idempotency or one.rejections for one in group)

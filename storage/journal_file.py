@@ -12,19 +12,22 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import apsw
 
 from storage.durable_files import fsync_path, make_durable_folder
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreFailed
 from storage.journal_records import SCHEMA_VERSION, upgrade_statements
+from storage.journal_rows import ON_INSERT
 from storage.latch import Latch
 from storage.leader_page import LeaderPage
 
 BUSY_TIMEOUT_MS: Final = 10_000
 _PAGE_BYTES: Final = 4096
 _SHRINK_PAGES: Final = 256
+
+T = TypeVar("T")
 
 _PRAGMAS: Final = {"journal_mode": "wal", "synchronous": 2, "secure_delete": 1, "auto_vacuum": 2}
 
@@ -53,6 +56,7 @@ class JournalFile:
             self._reader = self._connect(read_only=latch is None)
             if latch is not None:
                 self._appender = self._connect(read_only=False)
+                self._appender.execute(ON_INSERT)
                 self._upkeep = self._connect(read_only=False)
 
     @staticmethod
@@ -148,12 +152,43 @@ class JournalFile:
     # Transactions
 
     @contextlib.contextmanager
+    def _append_turn(self) -> Iterator[None]:
+        """Keep everybody else, of this and of other processes, from writing."""
+        with self._append_lock:
+            if self._page is None:
+                yield
+                return
+            self._page.give_way()
+            with self._page.queued():
+                yield
+
+    @contextlib.contextmanager
     def _appending(self) -> Iterator[Callable[..., Any]]:
-        """A durable transaction of the appending connection; an error in it undoes it."""
-        with self._append_lock, self._translated(), self._transaction(self._appender) as execute:
+        """A turn to append, and a durable transaction in it; an error undoes it."""
+        with self._append_turn(), self._append_transaction() as execute:
+            yield execute
+
+    @contextlib.contextmanager
+    def _append_transaction(self) -> Iterator[Callable[..., Any]]:
+        """A durable transaction of the appending connection, in its turn; an error undoes it."""
+        with self._translated(), self._transaction(self._appender) as execute:
             # In here, since a commit that this one had to wait for may have set it.
             self._check_latch()
             yield execute
+
+    def _append_statement(self, append: Callable[[Callable[..., Any]], T]) -> T | None:
+        """Call *append*, in the turn to append, with an `execute` of which each statement is a durable transaction.
+
+        Returns:
+            What *append* does; None if a constraint did not allow it, so that nothing was changed. Whoever writes
+            without queueing may have been between two statements.
+        """
+        with self._translated():
+            self._check_latch()
+            try:
+                return append(self._appender.execute)
+            except apsw.ConstraintError:
+                return None
 
     @contextlib.contextmanager
     def reading(self) -> Iterator[Callable[..., Any]]:
@@ -169,25 +204,21 @@ class JournalFile:
 
     @contextlib.contextmanager
     def _upkeep_transaction(self) -> Iterator[Callable[..., Any]]:
-        """A transaction of the upkeep connection that takes its turn with the appends of this and other processes."""
+        """A transaction of the upkeep connection, which takes its turn with the appends of this and other processes."""
         with self._upkeep_turn(), self._translated(), self._transaction(self._upkeep) as execute:
-            self._end_turn()
             yield execute
 
     @contextlib.contextmanager
     def _upkeep_turn(self) -> Iterator[None]:
-        """Keep appends from taking the write lock, those of other processes for as long as a turn lasts."""
+        """Keep everybody from appending, as soon as the append that is under way has ended."""
         with self._upkeep_lock, self._append_lock:
-            if self._page is not None:
-                self._page.want_turn()
-            try:
+            if self._page is None:
                 yield
-            finally:
-                self._end_turn()
-
-    def _end_turn(self) -> None:
-        if self._page is not None:
-            self._page.end_turn()
+                return
+            self._page.want_turn()
+            with self._page.queued():
+                self._page.end_turn()
+                yield
 
     @contextlib.contextmanager
     def _transaction(self, connection: apsw.Connection) -> Iterator[Callable[..., Any]]:

@@ -14,7 +14,19 @@ from storage.submission import Submission
 _TRIM_BYTES_PER_TRANSACTION: Final = 4 * 1024 * 1024
 # What a submission costs beyond its payload and ids: its fixed columns and its place in the tree.
 _ROW_OVERHEAD_BYTES: Final = 64
-_INSERT_ROWS_MAX: Final = 128
+# One statement for many rows: each statement gives up the interpreter's lock and has to win it back.
+INSERT_ROWS_MAX: Final = 128
+
+# Has the rows that a connection inserts take their positions, and count among the bytes that are held. Rows that would
+# begin elsewhere than at the next position are refused with their whole statement, which is therefore all that an
+# append needs. Of one connection only, so that it is no part of the journal's format.
+ON_INSERT: Final = f"""
+CREATE TEMP TRIGGER take_positions AFTER INSERT ON main.submissions BEGIN
+  SELECT RAISE(ABORT, 'the positions are taken') FROM journal WHERE next_position <> new.first_position;
+  UPDATE journal SET next_position = new.last_position + 1, bytes = bytes + length(new.payload)
+    + length(CAST(new.user_id AS BLOB)) + ifnull(length(CAST(new.session_id AS BLOB)), 0) + {_ROW_OVERHEAD_BYTES};
+END
+"""  # noqa: S608
 
 _ROWS: Final = (
     "SELECT first_position, last_position, received_at_us, user_id, session_id, payload, checksum FROM submissions"
@@ -24,20 +36,17 @@ _ROWS: Final = (
 def insert_submissions(
     execute: Callable[..., Any], submissions: Sequence[Submission], now_us: int
 ) -> tuple[int, int] | None:
-    """Insert rows at the next positions.
+    """Insert rows at the next positions, with a connection that has `ON_INSERT`.
+
+    Up to `INSERT_ROWS_MAX` rows are one statement, which does all there is to do.
 
     Returns:
         The last of these positions, and the bytes of all rows that are held now; None if there is nothing to insert.
     """
     if not submissions:
         return None
-    actions = sum(submission.actions for submission in submissions)
     size = sum(_row_bytes(s.user_id, s.session_id, s.payload) for s in submissions)
-    next_position, held_bytes = execute(
-        "UPDATE journal SET next_position = next_position + ?, bytes = bytes + ? RETURNING next_position, bytes",
-        (actions, size),
-    ).fetchone()
-    position = next_position - actions
+    position, held_bytes = execute("SELECT next_position, bytes FROM journal").fetchone()
     values: list[Any] = []
     for submission in submissions:
         last = position + submission.actions - 1
@@ -45,12 +54,11 @@ def insert_submissions(
         checksum = row_checksum(position, last, now_us, user, session)
         values += (position, last, now_us, user, session, submission.payload, checksum)
         position = last + 1
-    # One statement for many rows: each statement gives up the interpreter's lock and has to win it back.
-    for start in range(0, len(submissions), _INSERT_ROWS_MAX):
-        part = values[start * 7 : (start + _INSERT_ROWS_MAX) * 7]
+    for start in range(0, len(submissions), INSERT_ROWS_MAX):
+        part = values[start * 7 : (start + INSERT_ROWS_MAX) * 7]
         places = ",".join(["(?,?,?,?,?,?,?)"] * (len(part) // 7))
         execute(f"INSERT INTO submissions VALUES {places}", part)  # noqa: S608
-    return int(position) - 1, int(held_bytes)
+    return int(position) - 1, int(held_bytes) + size
 
 
 def rows_above(execute: Callable[..., Any], after: int, through: int) -> Iterator[JournalRow]:

@@ -1,12 +1,18 @@
 """What the leader and the other processes of a store tell each other without a lock: a page of shared memory.
 
 The leader says on it that it wants its turn to write, when it last looked, and what went wrong; the others read that
-for nothing. Nothing here is needed after a crash: the page is advice and news, never state.
+for nothing. Nothing here is needed after a crash: the page is advice and news, never state. Its file is also what
+those who want to write queue for.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
 import time
+import weakref
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,9 +32,9 @@ _FLUSHING: Final = 7
 _MESSAGE_BEGINS: Final = 64
 _MESSAGE_BYTES_MAX: Final = 1024
 
-# An append waits this long at the most for a leader that wants to write, and looks as often as SQLite does.
+# An append waits this long at the most for a leader that wants to write.
 _TURN_S: Final = 0.02
-_YIELD_S: Final = 0.002
+_YIELD_S: Final = 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +56,14 @@ class LeaderPage:
             OSError: the file cannot be made.
         """
         self._page = map_page(path)
+        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        self._close_file = weakref.finalize(self, os.close, self._file)
         self._numbers = memoryview(self._page)[:_MESSAGE_BEGINS].cast("Q")
 
     # Turns
 
     def want_turn(self) -> None:
-        """Ask the appends of all processes to make way, for a moment; say `end_turn` when the lock is there."""
+        """Ask the appends of all processes to make way, for a moment; say `end_turn` when the queue is passed."""
         self._numbers[_WANTED_UNTIL_NS] = time.monotonic_ns() + int(_TURN_S * 1_000_000_000)
 
     def end_turn(self) -> None:
@@ -65,13 +73,26 @@ class LeaderPage:
     def give_way(self) -> None:
         """Wait while the leader wants its turn, before an append begins.
 
-        SQLite has no queue for its write lock, it looks again once a millisecond, and a process that appends without
-        pause wins against that: a trim was measured to wait for 0.9 s. A request that a dead leader left expires.
+        A lock goes to whoever is awake, and a process that appends without pause often is before one that waited. A
+        request that a dead leader left expires.
         """
         wanted_until = self._numbers[_WANTED_UNTIL_NS]
         while wanted_until and time.monotonic_ns() < wanted_until:
             time.sleep(_YIELD_S)
             wanted_until = self._numbers[_WANTED_UNTIL_NS]
+
+    @contextlib.contextmanager
+    def queued(self) -> Iterator[None]:
+        """Hold the lock that every write of any process to the journal waits for; the kernel wakes the next at once.
+
+        SQLite's own write lock has no queue: who waits for it looks again once a millisecond, while it is free. The
+        kernel takes the lock back from a process that dies. For one thread of a process at a time.
+        """
+        fcntl.flock(self._file, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.flock(self._file, fcntl.LOCK_UN)
 
     # News
 
@@ -133,5 +154,6 @@ class LeaderPage:
 
     def close(self) -> None:
         """Unmap the page."""
+        self._close_file()
         self._numbers.release()
         self._page.close()

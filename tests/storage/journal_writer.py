@@ -1,4 +1,4 @@
-"""Appends to a journal from a process of its own: `python -m tests.storage.journal_writer JOURNAL LATCH USER TIMES`."""
+"""Appends to a journal in a process of its own: `-m tests.storage.journal_writer JOURNAL LATCH USER TIMES [PAGE]`."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ from pathlib import Path
 
 from storage.journal import Journal
 from storage.latch import Latch
+from storage.leader_page import LeaderPage
 from tests.storage.building import request
 
 
 def main() -> None:
     """Wait for a line on standard input, so that several writers start together, then append."""
-    journal = Journal(Path(sys.argv[1]), Latch(Path(sys.argv[2])))
+    page = LeaderPage(Path(sys.argv[5])) if sys.argv[5:] else None
+    journal = Journal(Path(sys.argv[1]), Latch(Path(sys.argv[2])), page=page)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     sys.stdin.readline()

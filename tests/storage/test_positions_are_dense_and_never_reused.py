@@ -89,8 +89,15 @@ def test_threads_of_one_process_get_disjoint_positions(store: Store) -> None:
 def test_processes_get_disjoint_positions_and_are_never_turned_away(store: Store) -> None:
     times = 25
     command = [sys.executable, "-m", "tests.storage.journal_writer", str(store.paths.journal), str(store.paths.latch)]
+    # One of them does not queue, as the others and this process do.
+    page = str(store.paths.leader_page)
     writers = [
-        subprocess.Popen([*command, f"w{n}", str(times)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        subprocess.Popen(
+            [*command, f"w{n}", str(times), *([page] if n else [])],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for n in range(3)
     ]
     for writer in writers:

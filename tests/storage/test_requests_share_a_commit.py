@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-import apsw
 import pytest
 
 from storage.clock import system_now_us
@@ -15,6 +14,7 @@ from storage.errors import DiskFull, Overloaded, StoreError, StoreFailed
 from storage.group_commit import GROUP_REQUESTS_MAX, GroupCommitter
 from storage.journal import Journal
 from storage.journal_records import Append, IdempotencyConflict, IdempotencyKey
+from storage.leader_page import LeaderPage
 from storage.store import Store
 from storage.submission import Rejection
 from tests.storage.building import eventually, positions, request, through
@@ -211,12 +211,11 @@ def test_a_group_is_taken_when_it_is_the_processs_turn_to_write(store: Store) ->
         pending_bytes_max=1 << 20,
         on_commit=lambda requests, _: sizes.append(requests),
     )
-    other = apsw.Connection(str(store.paths.journal))
-    other.execute("BEGIN IMMEDIATE")
-    committer.submit("first", request(1))
-    time.sleep(0.05)
-    committer.submit("second", request(1))
-    other.execute("ROLLBACK")
+    other = LeaderPage(store.paths.leader_page)
+    with other.queued():
+        committer.submit("first", request(1))
+        time.sleep(0.05)
+        committer.submit("second", request(1))
     eventually(lambda: len(outcomes) == 2)
     assert sizes == [2]
     committer.close()
