@@ -6,6 +6,7 @@ length before it and what ends it behind, which is once more. A transport takes 
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Sequence
 from typing import Any, Final, cast
 
@@ -20,7 +21,8 @@ _EXTENSION: Final = "actionlake.parts"
 def offer_parts(cycle: RequestResponseCycle) -> None:
     """Let the application of *cycle*, which has not begun yet, send its answer by `PartsSend`."""
     scope = cast("dict[str, Any]", cycle.scope)
-    scope.setdefault("extensions", {})[_EXTENSION] = cycle
+    # Weak, since the cycle has the scope: each request would wait for the garbage collector.
+    scope.setdefault("extensions", {})[_EXTENSION] = weakref.ref(cycle)
 
 
 class PartsSend:
@@ -33,7 +35,8 @@ class PartsSend:
 
     def __init__(self, scope: Scope, send: Send) -> None:
         extensions = cast("dict[str, Any]", scope.get("extensions") or {})
-        self._cycle: RequestResponseCycle | None = extensions.get(_EXTENSION)
+        offered: weakref.ref[RequestResponseCycle] | None = extensions.get(_EXTENSION)
+        self._cycle = None if offered is None else offered()
         self._send = send
 
     async def __call__(self, message: Message) -> None:

@@ -18,6 +18,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from service.answer_parts import offer_parts
 from service.problems import MEDIA_TYPE, Problem
+from service.whole_answers import WholeAnswer
 
 HEAD_BYTES_MAX: Final = 64 * 1024
 _LOOK_S: Final = 0.25
@@ -109,6 +110,7 @@ class BoundedProtocol(HttpToolsProtocol):
         before = self.cycle
         super().on_headers_complete()
         if self.cycle is not before and self.cycle is not None:
+            WholeAnswer.take_over(self.cycle)
             offer_parts(self.cycle)
 
     def on_message_complete(self) -> None:

@@ -148,7 +148,11 @@ class KeyFile:
 
     def had_keys(self) -> bool:
         """Whether keys were ever made here, by what was made with the first of them and stays. Costs one `stat`."""
-        return self.master_path.exists()
+        try:
+            os.stat(self.master_path)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        return True
 
     def read(self) -> KeysRead | None:
         """Read the keys; None if there is no file.
