@@ -12,6 +12,10 @@ from litestar.types import Message
 from service.answer_parts import PartsSend, offer_parts
 
 
+class Cycle(SimpleNamespace):
+    """Can be referred to weakly, as that of the server."""
+
+
 class Connection:
     """What the server has of a connection, as far as an answer's body needs it."""
 
@@ -20,7 +24,7 @@ class Connection:
         self.messages: list[Message] = []
         self.drained = 0
         self.on_drain: Callable[[], None] = lambda: None
-        self.cycle = SimpleNamespace(
+        self.cycle = Cycle(
             scope={},
             chunked_encoding=chunked,
             disconnected=False,
