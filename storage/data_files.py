@@ -213,7 +213,7 @@ class DataFileWriter:
         self.rows = 0
         self._date = date
         self._type = type_
-        self._relative = f"date={date.isoformat()}/type={type_}/{new_file_name(schema)}"
+        self._relative = f"date={date.isoformat()}/type={type_}/{new_file_name(schema, packing)}"
         self._path = table_folder / self._relative
         self._held: list[pa.Table] = []
         self._held_rows = 0

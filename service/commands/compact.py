@@ -23,6 +23,9 @@ if TYPE_CHECKING:
 def compact(*, dry_run: bool, config: Path | None, **flags: Any) -> None:
     """Rewrite small files of the table into few, sorted ones; no row changes, and nobody has to wait.
 
+    A date and type ends as one file or two, unless it is too large for that. A large file is written anew only where
+    the smaller ones are worth it.
+
     Ends with a line `rewritten=N files_before=N files_after=N`: files that were replaced, and files of the table.
     """
     with errors_told():

@@ -99,9 +99,9 @@ def compact(run: CompactionRun, *, thorough: bool = False) -> CompactionResult:
     """Rewrite what `plan_compaction` chooses, until it chooses nothing more; return what was done.
 
     A partition that cannot be rewritten does not keep the others from it: it is told of at the end. With *thorough*
-    no file is left that could be spared, of those that were there at the beginning, or when another rewrite was first:
-    beside a service that flushes there are always newer ones, and who waits for their end would rewrite the whole
-    table for them again and again.
+    every partition is treated as if it rested, for the files that were there at the beginning, or when another rewrite
+    was first: beside a service that flushes there are always newer ones, and who waits for their end would not come to
+    one.
 
     Raises:
         CorruptData: files of a partition cannot be read, or did not come out the same; the others are done.

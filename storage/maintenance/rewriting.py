@@ -212,7 +212,7 @@ class _Files:
         self._folder = folder
         self._partition: tuple[datetime.date, str] = wanted.partition
         self._schema = schema
-        self._packing = Packing.TIGHT if wanted.resting else Packing.QUICK
+        self._packing = Packing.TIGHT if wanted.tight else Packing.QUICK
         self._rows_wanted = max(1, -(-wanted.rows // wanted.pieces))
         # A user with more rows than this is cut in two all the same.
         self._rows_max = self._rows_wanted + self._rows_wanted // 4

@@ -103,7 +103,7 @@ def test_only_partitions_that_rest_are_packed_tightly() -> None:
     limits = CompactionLimits()
     for now_ms, thorough, expected in ((0, False, False), (limits.rest_ms + 39, False, True), (0, True, True)):
         plan = plan_compaction(files, limits, now_ms=now_ms, thorough=thorough)
-        assert [one.resting for one in plan.rewrites] == [expected]
+        assert [one.tight for one in plan.rewrites] == [expected]
 
 
 def test_a_compaction_packs_as_it_is_told(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
