@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Final
 
 # Folders that this process knows to be durable with their names, each with the number by which the file system knows
 # it: one that was removed and made anew by another process has another.
 _synced: Final[set[tuple[Path, int]]] = set()
+# Folders as they were when this process synced them last: with their number, and when they were changed.
+_unchanged: Final[dict[Path, tuple[int, int]]] = {}
+_TICK_NS: Final = 1_000_000_000
 
 
 def fsync_path(path: Path) -> None:
@@ -22,6 +27,29 @@ def fsync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def make_names_durable(folders: Iterable[Path]) -> None:
+    """Fsync folders, so that what was removed from them is gone for good, whoever removed it and died before a sync.
+
+    A folder that is not there any more is left out. One that this process has synced and that was not changed since
+    costs a look at it.
+
+    Raises:
+        OSError: a folder could not be synced.
+    """
+    for folder in folders:
+        try:
+            status = folder.stat()
+            known = status.st_ino, status.st_mtime_ns
+            if _unchanged.get(folder) == known:
+                continue
+            fsync_path(folder)
+        except FileNotFoundError:
+            continue
+        # The file system's clock ticks slowly: what was changed a moment ago may change again and look the same.
+        if time.time_ns() - status.st_mtime_ns > _TICK_NS:
+            _unchanged[folder] = known
 
 
 def make_durable_folder(folder: Path) -> None:

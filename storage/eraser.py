@@ -22,7 +22,7 @@ from typing import Any, Final
 import pyarrow as pa
 
 from storage.data_files import DataFile, WrittenFile, remove_unreferenced
-from storage.durable_files import fsync_path
+from storage.durable_files import make_names_durable
 from storage.erased_rows import ErasedRows
 from storage.erasure_files import count_erased, write_without
 from storage.erasure_records import (
@@ -200,7 +200,7 @@ class Eraser:
         """Rewrite some of the files that hold erased rows; if there are none, have readers use this version."""
         erased = erased_by(group)
         snapshot = self._lake.reload(self._journal.state().id)
-        found = [(one, counts) for one in snapshot.files if (counts := self._count(one, erased))]
+        found = [(one, counts) for one in snapshot.files if (counts := self._count(one.path, erased))]
         if not found:
             make_durable(self._lake, self._journal, self._latch, snapshot.version)
             with self._journal.writing() as execute:
@@ -221,12 +221,12 @@ class Eraser:
             _note_done(execute, group, [counts for _, counts in batch])
         return True
 
-    def _count(self, one: DataFile, erased: ErasedRows) -> dict[str, int]:
+    def _count(self, path: str, erased: ErasedRows) -> dict[str, int]:
         if erased != self._sought:
             self._sought, self._counts = erased, {}
-        counts = self._counts.get(one.path)
+        counts = self._counts.get(path)
         if counts is None:
-            counts = self._counts[one.path] = count_erased(one.path, erased)
+            counts = self._counts[path] = count_erased(path, erased)
         return counts
 
     def _replace(self, files: Sequence[DataFile], erased: ErasedRows) -> None:
@@ -260,32 +260,51 @@ class Eraser:
     # Files on disk
 
     def _sweep(self, group: Sequence[Erasure]) -> bool:
-        """Remove every file from the disk that is not in the table and holds erased rows, whoever left it there."""
+        """Remove every file from the disk that is not in the table and holds erased rows, whoever left it there.
+
+        What takes long is done while others write: files never change, so that what was found in one is known, and only
+        the last look and the removal itself keep flushes waiting.
+        """
         erased = erased_by(group)
+        # What a crash kept from being forgotten when the files left the table.
+        forget_files(self._paths, [_data_file(path) for path in self._find_doomed(erased)])
         with nobody_writes(self._lake.folder, timeout_s=_WRITERS_TIMEOUT_S) as alone:
             if not alone:
                 return False
-            files = self._lake.reload(self._journal.state().id).files
-            live = {one.path for one in files}
-            there = sorted(self._lake.folder.glob("date=*/type=*/*"))
-            removed = [path for path in there if str(path) not in live and _is_doomed(path, erased)]
-            # What a crash kept from being forgotten when the files left the table.
-            forget_files(self._paths, [_data_file(path) for path in removed])
-            forget_rows(self._paths, erased, files)
+            removed = self._find_doomed(erased)
             for path in removed:
                 path.unlink(missing_ok=True)
-            for folder in {path.parent for path in removed}:
-                fsync_path(folder)
+        # By what they hold, since no name leads from what was removed to the runs that were made of it.
+        forget_rows(self._paths, erased, self._lake.snapshot(self._journal.state().id).files)
         # Made and removed again, which also removes what a compaction that died has spilled.
         with own_temp_folder(self._paths.compaction_temp):
             pass
         if not remove_unreferenced_rejects(self._paths.rejects, older_than_s=self._grace_us() / 1_000_000):
             return False
+        self._make_removals_durable()
         with self._journal.writing() as execute:
             for one in group:
                 count_up(execute, one.id, old_files=len(removed))
             enter_phase(execute, [one.id for one in group], Phase.CLEANING, self._now_us())
         return True
+
+    def _find_doomed(self, erased: ErasedRows) -> list[Path]:
+        """Find what has to go, which includes what somebody is writing just now, unless nobody is."""
+        live = {one.path for one in self._lake.reload(self._journal.state().id).files}
+        there = sorted(self._lake.folder.glob("date=*/type=*/*"))
+        return [path for path in there if str(path) not in live and _is_doomed(path, erased, self._count)]
+
+    def _make_removals_durable(self) -> None:
+        """Sync every folder that a data file or a copy can have been removed from.
+
+        Not only those of the files that this sweep removed: one that died before its sync, a vacuum, or a compaction
+        that was too late may have removed the others, and none of them has left a sign of it.
+        """
+        table, rejects = self._lake.folder, self._paths.rejects
+        caches = (self._paths.history, self._paths.user_filters.parent)
+        make_names_durable(
+            [*table.glob("date=*/type=*"), *table.glob("date=*"), table, *rejects.glob("date=*"), rejects, *caches]
+        )
 
     # The journal's own files
 
@@ -299,10 +318,10 @@ class Eraser:
         return False
 
 
-def _is_doomed(path: Path, erased: ErasedRows) -> bool:
+def _is_doomed(path: Path, erased: ErasedRows, count: Callable[[str, ErasedRows], Mapping[str, int]]) -> bool:
     """Tell whether a file that is in no version, and that nobody is writing, has to go."""
     try:
-        return bool(count_erased(path, erased))
+        return bool(count(str(path), erased))
     except FileNotFoundError:
         return False
     except (pa.ArrowException, OSError, ValueError):

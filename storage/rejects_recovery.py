@@ -12,7 +12,7 @@ import uuid
 from dataclasses import dataclass
 from pathlib import Path
 
-from storage.dead_letters import delete_letters, read_rejects_state
+from storage.dead_letters import RejectsState, delete_letters, read_rejects_state
 from storage.errors import CorruptData
 from storage.journal import Journal
 from storage.lake import newest_version
@@ -56,9 +56,10 @@ def recover_rejects(folder: Path, journal: Journal) -> RejectsRecovery:
     removed += remove_torn_entries(
         folder, Trusted(journal.path, durable_version=state.durable_version, app_id=app_id(state.source), head=head)
     )
+    _require_durable_version(folder, journal, state)
     table = RejectsTable(folder)
     watermark = table.snapshot(state.source).watermark
-    if watermark < state.moved_through or table.version < state.version_min:
+    if watermark < state.moved_through:
         raise CorruptData(
             f"the table in {folder} is older than the journal {journal.path}, which has moved dead letters up to"
             f" {state.moved_through} to it: restore both from one backup"
@@ -69,6 +70,16 @@ def recover_rejects(folder: Path, journal: Journal) -> RejectsRecovery:
         watermark = 0
     let_go(journal, through=watermark, durable_version=table.version, marks=())
     return RejectsRecovery(tuple(removed), lost=False)
+
+
+def _require_durable_version(folder: Path, journal: Journal, state: RejectsState) -> None:
+    """The entry of an erasure, of a replay or of a dropped reject may take no watermark with it when it is lost."""
+    newest, known = newest_version(folder), max(state.durable_version, state.version_min)
+    if newest < known:
+        raise CorruptData(
+            f"the table in {folder} ends with version {newest}, and the journal {journal.path} knows that version"
+            f" {known} was synced: the newest entries of the table's log are lost; restore both from one backup"
+        )
 
 
 def _begin_anew(journal: Journal) -> None:

@@ -5,7 +5,9 @@ the two apart, however long the commit takes and whatever the clocks say. Everyb
 together with the others; whoever removes files that no commit names holds it alone.
 
 A second lock, on the folder of the table's log, is the door to the first: who comes to write goes through it, and who
-wants to be alone keeps it shut. So writers that follow each other without a pause cannot keep a removal waiting.
+wants to be alone keeps it shut. So writers that follow each other without a pause cannot keep a removal waiting. Nor
+can one that takes long, as a compaction does, keep the others waiting with it: the door is open again for a moment each
+half second.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from pathlib import Path
 from typing import Final
 
 _POLL_S: Final = 0.01
+# How long the door is shut at a time for those who are inside to leave, and then open for those who wait at it.
+_SHUT_S_MAX: Final = 0.5
+_OPEN_S: Final = 0.1
 _DOOR: Final = "_delta_log"
 
 
@@ -26,7 +31,8 @@ _DOOR: Final = "_delta_log"
 def writing_files(table_folder: Path) -> Iterator[None]:
     """Hold off the removal of files that no commit names, from the first file's creation to the commit.
 
-    Waits for a removal that is under way, which takes milliseconds, or that waits for those who write already.
+    Waits for a removal that is under way, which takes milliseconds, and half a second at a time for one that waits for
+    those who write already.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -52,7 +58,7 @@ def _open(folder: Path) -> int:
 def nobody_writes(table_folder: Path, *, timeout_s: float) -> Iterator[bool]:
     """Say whether nobody is between a data file and its commit; if so, nobody begins within the block.
 
-    Those who write already are waited for until *timeout_s* is over; meanwhile nobody else begins to.
+    Those who write already are waited for until *timeout_s* is over; whoever comes meanwhile waits about half a second.
 
     Raises:
         OSError: the folder cannot be opened.
@@ -62,11 +68,22 @@ def nobody_writes(table_folder: Path, *, timeout_s: float) -> Iterator[bool]:
     try:
         descriptor = _open(table_folder)
         try:
-            yield _alone(door, deadline_s) and _alone(descriptor, deadline_s)
+            yield _alone_inside(door, descriptor, deadline_s)
         finally:
             os.close(descriptor)
     finally:
         os.close(door)
+
+
+def _alone_inside(door: int, descriptor: int, deadline_s: float) -> bool:
+    while _alone(door, deadline_s):
+        if _alone(descriptor, min(deadline_s, time.monotonic() + _SHUT_S_MAX)):
+            return True
+        fcntl.flock(door, fcntl.LOCK_UN)
+        if time.monotonic() > deadline_s:
+            break
+        time.sleep(_OPEN_S)
+    return False
 
 
 def _alone(descriptor: int, deadline_s: float) -> bool:

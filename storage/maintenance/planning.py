@@ -154,7 +154,7 @@ def _choose_of_written(by_size: Sequence[DataFile], aim: int, limits: Compaction
         return None
     count = len(by_size) - aim + 1 - limits.files_spare // 2
     size = _bytes_of(by_size[:count])
-    while count < len(by_size) and by_size[count].size_bytes <= min(size, limits.file_bytes_max - size):
+    while count < len(by_size) and by_size[count].size_bytes <= size and not _is_full(by_size[count], size, limits):
         size += by_size[count].size_bytes
         count += 1
     return _merge(by_size, count, limits, tight=False)
@@ -177,16 +177,21 @@ def _choose_of_resting(by_size: Sequence[DataFile], aim: int, limits: Compaction
 
 
 def _is_worth_joining(larger: DataFile, chosen: Sequence[DataFile], size: int, limits: CompactionLimits) -> bool:
-    """Whether files of *size* bytes together are worth writing a *larger* one anew, which then is as large as it gets.
+    """Whether files of *size* bytes together are worth writing a *larger* one anew.
 
     The largest of those *chosen* is taken for what earlier merges have made of what came since the larger one was
     written, in steps like what is new now: these have cost about its square by twice a step.
     """
-    if size + larger.size_bytes > limits.file_bytes_max:
+    if _is_full(larger, size, limits):
         return False
     new = size - chosen[-1].size_bytes or size
     spared_enough = size * size >= 2 * new * _TIGHT_COST * larger.size_bytes
     return spared_enough or _is_fair_share(size, of=larger.size_bytes)
+
+
+def _is_full(one: DataFile, more: int, limits: CompactionLimits) -> bool:
+    """Whether a file is as large as those that are made where there are several, and would be cut with *more* bytes."""
+    return 2 * one.size_bytes > limits.file_bytes_max < one.size_bytes + more
 
 
 def _is_fair_share(size: int, *, of: int) -> bool:

@@ -91,6 +91,8 @@ class Rewriter:
             },
         )
         self._connection.execute("SET TimeZone = 'UTC'")
+        # It would be written to where a process tells of its commits.
+        self._connection.execute("SET enable_progress_bar = false")
         # Files from before a column was added lack it, perhaps all of them: an empty table says what columns there are.
         keys = [pa.field("date", pa.date32()), pa.field("type", pa.string())]
         self._connection.register("no_rows", pa.schema([*keys, *schema]).empty_table())

@@ -134,6 +134,9 @@ def vacuum(lake: Lake, journal: Journal, latch: Latch | None, *, now_ms: int, gr
         return VacuumResult(deferred=bool(plan.removed or plan.orphans))
     gone = [one for one in plan.removed if _unlink(lake.folder / one.path)]
     deferred = False
+    if not plan.orphans and not any(_is_empty(folder) for folder in _folders(lake.folder)):
+        # Nothing for which anybody would have to wait.
+        return VacuumResult(len(gone), sum(one.size_bytes for one in gone))
     with nobody_writes(lake.folder, timeout_s=_GUARD_TIMEOUT_S) as alone:
         if alone:
             # What was being written when the folder was listed has been committed by now, or never will be.
@@ -165,8 +168,18 @@ def _partition_folders(table: Path) -> Iterator[Path]:
         yield from sorted(date.glob("type=*"))
 
 
+def _is_empty(folder: Path) -> bool:
+    with contextlib.suppress(FileNotFoundError), os.scandir(folder) as entries:
+        return next(entries, None) is None
+    return False
+
+
+def _folders(table: Path) -> list[Path]:
+    return [*_partition_folders(table), *table.glob("date=*")]
+
+
 def _remove_empty_folders(table: Path) -> None:
-    for folder in [*_partition_folders(table), *table.glob("date=*")]:
+    for folder in _folders(table):
         # One that is not empty refuses, which is what tells.
         with contextlib.suppress(OSError):
             folder.rmdir()

@@ -30,8 +30,9 @@ STEPS: list[tuple[Any, str]] = [
             "write_without",
             "make_durable",
             "forget_files",
+            "forget_rows",
             "require_version",
-            "fsync_path",
+            "make_names_durable",
             "remove_unreferenced_rejects",
         )
     ),

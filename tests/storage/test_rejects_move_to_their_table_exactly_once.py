@@ -16,11 +16,12 @@ import pytest
 from storage.dead_letters import read_rejects_state
 from storage.errors import CommitRefused, CorruptData, DiskFull
 from storage.journal import Journal
+from storage.rejects_erasure import erase_from_rejects
 from storage.rejects_files import decode_original
 from storage.rejects_flush import RejectsFlusher, RejectsLimits, is_due
 from storage.rejects_table import RejectsTable
 from storage.store import Store
-from tests.storage.building import Crash, opened, positions, put, store_in, through
+from tests.storage.building import Crash, execute, opened, positions, put, store_in, through
 from tests.storage.dying import Dying
 from tests.storage.rejecting import ids_everywhere, in_table, mover, reject, reject_line, table_files
 
@@ -222,8 +223,32 @@ def test_a_table_older_than_the_journal_is_reported(folder: Path) -> None:
         reject(store, "b")
         mover(store).flush()
         rejects = store.paths.rejects
-    (rejects / "_delta_log" / f"{2:020d}.json").unlink()
+    execute(store.paths.journal, "UPDATE rejects SET moved_through = moved_through + 1")
     with pytest.raises(CorruptData, match="older than the journal"):
+        opened(folder)
+    execute(store.paths.journal, "UPDATE rejects SET moved_through = moved_through - 1")
+    (rejects / "_delta_log" / f"{2:020d}.json").unlink()
+    with pytest.raises(CorruptData, match="ends with version 1"):
+        opened(folder)
+
+
+@pytest.mark.parametrize("known", ["version_min", "durable_version"])
+def test_a_table_that_lost_its_newest_durable_entry_is_reported_though_no_letter_went_with_it(
+    folder: Path, known: str
+) -> None:
+    """The entry of an erasure: its watermark is that of the move before."""
+    with store_in(folder) as store:
+        reject(store, "a")
+        mover(store).flush()
+        assert store.latch is not None
+        erase_from_rejects(store.journal, store.paths.rejects, store.latch, "somebody")
+    # A start syncs what it finds, and notes that.
+    with store_in(folder) as store:
+        rejects = store.paths.rejects
+    other = "durable_version" if known == "version_min" else "version_min"
+    execute(store.paths.journal, f"UPDATE rejects SET {other} = 1")
+    (rejects / "_delta_log" / f"{2:020d}.json").unlink()
+    with pytest.raises(CorruptData, match=r"ends with version 1.*version 2 was synced"):
         opened(folder)
 
 

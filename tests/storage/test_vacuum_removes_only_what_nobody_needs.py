@@ -5,6 +5,7 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any
 
@@ -219,7 +220,7 @@ def test_a_removal_waits_for_those_who_write_and_lets_nobody_else_begin(store: S
 
     def remove() -> None:
         with nobody_writes(table, timeout_s=180) as granted:
-            if granted and not writing.is_set():
+            if granted:
                 alone.set()
             go_on.wait(180)
 
@@ -231,16 +232,73 @@ def test_a_removal_waits_for_those_who_write_and_lets_nobody_else_begin(store: S
         remover = threading.Thread(target=remove)
         remover.start()
         eventually(lambda: _is_shut(table / "_delta_log"))
-        writer = threading.Thread(target=write)
-        writer.start()
-        assert not writing.wait(0.2), "who comes later keeps a removal waiting"
-        assert not alone.is_set()
+        assert not alone.wait(0.2)
     assert alone.wait(180)
-    assert not writing.is_set()
+    writer = threading.Thread(target=write)
+    writer.start()
+    assert not writing.wait(0.2), "it begins while files are removed"
     go_on.set()
     assert writing.wait(180)
     for thread in (remover, writer):
         thread.join()
+
+
+def test_a_flush_does_not_wait_with_a_removal_for_a_compaction(store: Store) -> None:
+    """Whoever takes long is waited for, and all others write on meanwhile, each after a moment."""
+    table = store.paths.table
+    alone, written = threading.Event(), threading.Event()
+
+    def remove() -> None:
+        with nobody_writes(table, timeout_s=180) as granted:
+            if granted:
+                alone.set()
+
+    def write() -> None:
+        for _ in range(3):
+            with writing_files(table):
+                pass
+        written.set()
+
+    threads = [threading.Thread(target=one) for one in (remove, write)]
+    with writing_files(table):
+        threads[0].start()
+        eventually(lambda: _is_shut(table / "_delta_log"))
+        threads[1].start()
+        assert written.wait(120), "the flush waits as long as the compaction takes"
+        assert not alone.is_set()
+    assert alone.wait(180)
+    for thread in threads:
+        thread.join()
+
+
+def test_writers_that_follow_each_other_without_a_pause_do_not_keep_a_removal_waiting(store: Store) -> None:
+    table = store.paths.table
+    stopping = threading.Event()
+
+    def write() -> None:
+        while not stopping.is_set():
+            with writing_files(table):
+                time.sleep(0.02)
+
+    threads = [threading.Thread(target=write) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        with nobody_writes(table, timeout_s=180) as granted:
+            assert granted
+    finally:
+        stopping.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_a_vacuum_with_nothing_left_by_a_crash_keeps_nobody_waiting(store: Store) -> None:
+    """It runs every minute, and a compaction that takes long would make flushes wait for it each time."""
+    put_files(store, 3)
+    compact_all(store)
+    with writing_files(store.paths.table):
+        done = clean(store)
+    assert (done.files, done.deferred) == (3, False)
 
 
 def _is_shut(folder: Path) -> bool:
