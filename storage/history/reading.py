@@ -6,6 +6,7 @@ from, and each page must have its checksum. A file that does not check raises, a
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import functools
 import io
@@ -14,10 +15,13 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -38,8 +42,8 @@ from storage.history.packed import (
 
 USER_HASH: Final = "user_hash"
 _FOOTER_TAIL_BYTES: Final = 8
-# Handing a few row groups to other threads costs more than it saves.
-_THREADS_FROM_GROUPS: Final = 6
+# Handing a few row groups to another thread costs more than it saves.
+_HALVES_FROM_GROUPS: Final = 6
 _EPOCH_DATE: Final = datetime.date(1970, 1, 1)
 
 
@@ -86,6 +90,12 @@ class _Footer:
     hash_mins: tuple[int, ...]
     hash_maxs: tuple[int, ...]
     size_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class _OpenPart:
+    footer: _Footer
+    reader: pq.ParquetFile
 
 
 class FooterCache:
@@ -152,29 +162,69 @@ def read_user(history: Path, use: RunUse, wanted: Wanted, footers: FooterCache) 
         OSError, pa.ArrowException: it cannot be read.
     """
     part = use.run.part_of(wanted.user_hash)
-    tables: list[pa.Table] = []
-    read_bytes = 0
-    if part is not None:
-        path = history / use.run.id / part.name
-        with open(path, "rb", buffering=0) as file:
-            footer = footers.get(path, part, file)
-            reader = pq.ParquetFile(
-                file, metadata=footer.metadata, page_checksum_verification=True, pre_buffer=False, memory_map=False
-            )
-            found = 0
-            columns = stored_columns(
-                _columns_to_read(wanted, use), footer.columns, footer.notes, action_type=wanted.action_type
-            )
-            for groups in _batches(_groups(footer, wanted), wanted):
-                read = reader.read_row_groups(groups, columns=columns, use_threads=len(groups) >= _THREADS_FROM_GROUPS)
-                read_bytes += _chunk_bytes(footer, groups, columns)
-                of_user = unpack_journal(_of_user(unpack_times(read), wanted.user_id), footer.notes)
-                rows = unpack_properties(_matching(of_user, wanted, use), footer.notes)
-                tables.append(rows)
-                found += rows.num_rows
-                if wanted.rows_min is not None and found >= wanted.rows_min:
-                    break
+    if part is None:
+        return Found(_together([], wanted), 0)
+    with _open_part(history, use, part, footers) as opened:
+        columns = stored_columns(
+            _columns_to_read(wanted, use), opened.footer.columns, opened.footer.notes, action_type=wanted.action_type
+        )
+        groups = _groups(opened.footer, wanted)
+        if wanted.rows_min is None and len(groups) >= _HALVES_FROM_GROUPS:
+            half = (len(groups) + 1) // 2
+            # A thread of its own: what it takes of Arrow's allocator, which keeps memory for each, ends with it.
+            with ThreadPoolExecutor(1, thread_name_prefix="history") as thread:
+                second = thread.submit(_read_by_itself, history, use, wanted, footers, groups[half:], columns)
+                tables = [_read_groups(opened, use, wanted, groups[:half], columns), second.result()]
+            return Found(_together(tables, wanted), _chunk_bytes(opened.footer, groups, columns))
+        tables = []
+        read_bytes = found = 0
+        for batch in _batches(groups, wanted):
+            tables.append(_read_groups(opened, use, wanted, batch, columns))
+            read_bytes += _chunk_bytes(opened.footer, batch, columns)
+            found += tables[-1].num_rows
+            if wanted.rows_min is not None and found >= wanted.rows_min:
+                break
     return Found(_together(tables, wanted), read_bytes)
+
+
+@contextlib.contextmanager
+def _open_part(history: Path, use: RunUse, part: Part, footers: FooterCache) -> Iterator[_OpenPart]:
+    path = history / use.run.id / part.name
+    with open(path, "rb", buffering=0) as file:
+        footer = footers.get(path, part, file)
+        reader = pq.ParquetFile(
+            file, metadata=footer.metadata, page_checksum_verification=True, pre_buffer=False, memory_map=False
+        )
+        yield _OpenPart(footer, reader)
+
+
+def _read_by_itself(
+    history: Path, use: RunUse, wanted: Wanted, footers: FooterCache, groups: Sequence[int], columns: Sequence[str]
+) -> pa.Table:
+    """Read row groups in another thread, for which the part is opened once more: a reader is of one thread."""
+    part = use.run.part_of(wanted.user_hash)
+    assert part is not None, "it has these row groups"
+    with _open_part(history, use, part, footers) as opened:
+        return _read_groups(opened, use, wanted, groups, columns)
+
+
+def _read_groups(
+    opened: _OpenPart, use: RunUse, wanted: Wanted, groups: Sequence[int], columns: Sequence[str]
+) -> pa.Table:
+    read = opened.reader.read_row_groups(list(groups), columns=list(columns), use_threads=False)
+    of_user = unpack_journal(_of_user(unpack_times(read), wanted.user_id), opened.footer.notes)
+    return unpack_properties(_of_page(_matching(of_user, wanted, use), wanted), opened.footer.notes)
+
+
+def _of_page(rows: pa.Table, wanted: Wanted) -> pa.Table:
+    """Leave out what cannot be among the first rows of a page: texts of properties are made for all that stays."""
+    if wanted.rows_min is None or rows.num_rows <= wanted.rows_min:
+        return rows
+    times: npt.NDArray[np.int64] = rows["time"].cast(pa.int64()).to_numpy()
+    at = len(times) - wanted.rows_min if wanted.descending else wanted.rows_min - 1
+    last = np.partition(times, at)[at]
+    # Rows of the same time are told apart by others, when rows from elsewhere are among them.
+    return rows.filter(pa.array(times >= last if wanted.descending else times <= last))
 
 
 def _columns_to_read(wanted: Wanted, use: RunUse) -> list[str]:

@@ -15,6 +15,7 @@ from typing import Any, Final
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -151,6 +152,18 @@ def _written(value: Any) -> str | None:
     return str(value) if kind is int else None
 
 
+def _all_written(values: pa.Array) -> pa.Array:
+    """The texts of numbers or booleans, as `_written` writes each."""
+    numbers = values
+    if pa.types.is_floating(values.type):
+        whole: npt.NDArray[np.float64] = values.drop_null().to_numpy()
+        if ((np.abs(whole) < _DOUBLE_WHOLE_MAX) & (whole == np.trunc(whole))).all():
+            numbers = values.cast(pa.int64())
+    if pa.types.is_integer(numbers.type):
+        return numbers.cast(pa.string())
+    return pa.array([_written(value) for value in values.to_pylist()], pa.string())
+
+
 def _by_column(rows: pa.Table, shapes: Shapes) -> pa.Array:
     """The same, type by type, and then all put into order."""
     types = rows["type"].combine_chunks()
@@ -181,7 +194,6 @@ def _texts(rows: pa.Table, shape: Shape, count: int) -> pa.Array:
         else:
             # Each number is made a text once.
             encoded = column.dictionary_encode()
-            written = [_written(value) for value in encoded.dictionary.to_pylist()]
-            different = pa.array([None if one is None else before + one + behind for one in written], pa.string())
+            different = pc.binary_join_element_wise(before, _all_written(encoded.dictionary), behind, "")
             pieces.append(different.take(encoded.indices))
     return pieces[0] if len(pieces) == 1 else pc.binary_join_element_wise(*pieces, "")

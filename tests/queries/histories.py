@@ -42,6 +42,7 @@ def small_runs() -> Iterator[None]:
         patched.setattr("storage.history.building.PART_ROWS", 12)
         patched.setattr("storage.history.building.ROW_GROUP_ROWS", 4)
         patched.setattr("storage.history.building.PASS_BYTES", 4096)
+        patched.setattr("storage.history.reading._HALVES_FROM_GROUPS", 2)
         patched.setattr("storage.history.planning.BUILD_ROWS_MAX", 40)
         patched.setattr("storage.history.planning._BUILD_ROWS_MIN", 1)
         yield
