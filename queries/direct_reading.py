@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from queries.file_index import RetrievalFilter
 from queries.memory_rows import wanted_among
 from storage.data_files import DataFile
-from storage.footer_memory import FOOTER_GROWTH
+from storage.footer_memory import FOOTER_GROWTH, read_footer
 
 # Beyond these DuckDB is faster: it goes over row groups with all its threads, and stops decoding within them.
 FILES_MAX: Final = 4
@@ -128,8 +128,8 @@ class DirectReader:
             if known is not None:
                 self._footers.move_to_end(path)
                 return known
-        metadata = pq.read_metadata(path)
-        columns = {metadata.schema.column(place).name: place for place in range(metadata.num_columns)}
+        metadata, schema = read_footer(path)
+        columns = {name: place for place, name in enumerate(schema.names)}
         groups = tuple(_bounds(metadata.row_group(group), columns) for group in range(metadata.num_row_groups))
         fresh = _Footer(metadata, columns, groups, metadata.serialized_size * FOOTER_GROWTH)
         with self._lock:

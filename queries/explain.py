@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from queries.file_index import RetrievalFilter
 from queries.pruning import Pruned, PruningStep
 from storage.data_files import DataFile
+from storage.footer_memory import read_footer
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +60,8 @@ def explain_retrieval(pruned: Pruned, asked: RetrievalFilter, *, hot_rows: int) 
 
 def _row_groups(one: DataFile, asked: RetrievalFilter) -> tuple[int, int, int]:
     """Return how many row groups of a file can hold what is asked for, how many it has, and the bytes of the former."""
-    metadata = pq.read_metadata(one.path)
-    places = {metadata.schema.column(place).name: place for place in range(metadata.num_columns)}
+    metadata, schema = read_footer(one.path)
+    places = {name: place for place, name in enumerate(schema.names)}
     left = size = 0
     for number in range(metadata.num_row_groups):
         group = metadata.row_group(number)

@@ -26,7 +26,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from storage.footer_memory import FOOTER_GROWTH
+from storage.footer_memory import FOOTER_GROWTH, read_footer
 from storage.history.coverage import RunUse
 from storage.history.manifest import Part, footer_digest
 from storage.history.packed import (
@@ -145,12 +145,12 @@ def _read_footer(path: Path, part: Part, file: io.FileIO, identity: tuple[int, i
     if footer_digest(footer) != part.footer_digest:
         raise CopyDamaged(f"the footer of {path} is not the one that was written")
     # The magic in front makes a file of the footer alone.
-    metadata = pq.read_metadata(pa.BufferReader(b"PAR1" + footer))
-    columns = {metadata.schema.column(place).name: place for place in range(metadata.num_columns)}
+    metadata, schema = read_footer(pa.BufferReader(b"PAR1" + footer))
+    columns = {name: place for place, name in enumerate(schema.names)}
     place = columns[USER_HASH]
     statistics = [metadata.row_group(group).column(place).statistics for group in range(metadata.num_row_groups)]
     mins, maxs = tuple(one.min for one in statistics), tuple(one.max for one in statistics)
-    notes, times_in_us = notes_of(metadata.metadata), us_of_times(metadata.schema.to_arrow_schema())
+    notes, times_in_us = notes_of(metadata.metadata), us_of_times(schema)
     return _Footer(identity, metadata, columns, notes, times_in_us, mins, maxs, length * FOOTER_GROWTH)
 
 
