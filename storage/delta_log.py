@@ -13,6 +13,7 @@ from storage.durable_files import fsync_path
 
 # Statistics in the log are cut to milliseconds: a maximum may be this much later than it says.
 MILLISECOND_US: Final = 1000
+_LAST_CHECKPOINT: Final = "_last_checkpoint"
 _EPOCH: Final = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 
@@ -26,6 +27,17 @@ def entry_name(version: int) -> str:
     return f"{version:020d}.json"
 
 
+def checkpoint_mark(table: Path) -> bytes:
+    """The note that the library leaves of the last checkpoint: another one with each, empty where there is none.
+
+    Costs the same however long the log is, which a list of the folder does not.
+    """
+    try:
+        return (log_folder(table) / _LAST_CHECKPOINT).read_bytes()
+    except FileNotFoundError:
+        return b""
+
+
 def sync_checkpoint(table: Path, version: int) -> None:
     """Make the checkpoint of *version*, and the note that it is the last one, durable.
 
@@ -35,7 +47,7 @@ def sync_checkpoint(table: Path, version: int) -> None:
     log = log_folder(table)
     for path in log.glob(f"{version:020d}.checkpoint*.parquet"):
         fsync_path(path)
-    fsync_path(log / "_last_checkpoint")
+    fsync_path(log / _LAST_CHECKPOINT)
     fsync_path(log)
 
 

@@ -12,9 +12,12 @@ and the commit's own log entry by `sync`, after which the caller may call the ve
 from __future__ import annotations
 
 import json
+import os
+import re
 import threading
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -27,6 +30,7 @@ from deltalake.transaction import AddAction, CommitProperties, PostCommitHookPro
 from storage.data_files import DataFile, WrittenFile
 from storage.delta_log import (
     MILLISECOND_US,
+    checkpoint_mark,
     entry_name,
     first_line,
     iso_of,
@@ -48,6 +52,7 @@ _CONFIGURATION: Final = {
     # How long a checkpoint remembers removed files: for other programs' vacuum, ours goes by the log's entries.
     "delta.deletedFileRetentionDuration": "interval 1 hours",
 }
+_ENTRY: Final = re.compile(r"[0-9]{20}\.json")
 # The app id of everything that replaces files by others: two rewrites from the same version cannot both be committed.
 MAINTENANCE: Final = "maintenance"
 _PAUSES_BEFORE_DAMAGE_S: Final = (0.01, 0.1)
@@ -93,7 +98,7 @@ class Lake:
 
     def _open(self) -> None:
         # Looked at before the table is opened: a newer one only makes the next update open it once more.
-        self._checkpoint = max(checkpoints(self.folder), default=-1)
+        self._checkpoint = checkpoint_mark(self.folder)
         self._table = DeltaTable(str(self.folder))
 
     def _update(self) -> None:
@@ -114,7 +119,7 @@ class Lake:
         self._open()
 
     def _load(self) -> None:
-        if max(checkpoints(self.folder), default=-1) == self._checkpoint:
+        if checkpoint_mark(self.folder) == self._checkpoint:
             self._table.update_incremental()
         else:
             self._open()
@@ -418,15 +423,16 @@ def watermark_at(folder: Path, journal: str, version: int) -> int:
 
 def newest_version(folder: Path) -> int:
     """Return the newest version in the table's log by the names of its entries, -1 if there is none."""
-    entries = log_entries(folder)
-    return max(entries) if entries else -1
+    with suppress(FileNotFoundError), os.scandir(log_folder(folder)) as found:
+        return max((int(one.name[:20]) for one in found if _ENTRY.fullmatch(one.name)), default=-1)
+    return -1
 
 
 def log_entries(folder: Path) -> dict[int, Path]:
     """Map version → log entry, for all entries in the table's log, whatever is in them."""
     found: dict[int, Path] = {}
     for path in log_folder(folder).glob("*.json"):
-        if path.stem.isdigit() and len(path.stem) == 20:
+        if _ENTRY.fullmatch(path.name):
             found[int(path.stem)] = path
     return found
 

@@ -206,3 +206,43 @@ def test_entries_that_are_old_enough_go_while_a_checkpoint_is_not(summed_up: Sto
     assert clean(summed_up, age_ms_min=60_000) == 4
     assert versions(summed_up) == (list(range(4, 10)), [1, 4, 9])
     assert positions(summed_up) == through(18)
+
+
+def test_a_look_at_the_table_costs_no_list_of_its_log(summed_up: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which is long where there are many commits a minute: entries stay for one."""
+    table = summed_up.paths.table
+    lake = Lake(table, summed_up.schema)
+    listed: list[str] = []
+    scandir = os.scandir
+
+    def and_note(path: Any = ".") -> Any:
+        listed.append(str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", and_note)
+    assert newest_version(table) == 9
+    assert listed == [str(table / "_delta_log")], "the control: this is how lists are made"
+    leader = flusher(summed_up, lake=lake)
+    put(summed_up, 2)
+    # The first one asks whether a checkpoint is due.
+    leader.flush(20)
+    put(summed_up, 2)
+    listed.clear()
+    leader.flush(22)
+    assert lake.reload(summed_up.journal_id).version == 11
+    assert str(table / "_delta_log") not in listed
+
+
+def test_a_handle_goes_by_a_newer_checkpoint_from_its_next_look_on(summed_up: Store) -> None:
+    """Else it would read ever more entries one by one, and some that are gone."""
+    lake = Lake(summed_up.paths.table, summed_up.schema)
+    opened_first = lake._table
+    put_files(summed_up, 3, rows=2)
+    assert lake.reload(summed_up.journal_id).version == 12
+    assert lake._table is opened_first
+    checkpoint(summed_up)
+    assert lake.reload(summed_up.journal_id).version == 12
+    opened_then = lake._table
+    assert opened_then is not opened_first
+    lake.reload(summed_up.journal_id)
+    assert lake._table is opened_then
