@@ -127,6 +127,8 @@ def _config(settings: Settings, app: object) -> uvicorn.Config:
         access_log=False,
         server_header=False,
         date_header=False,
+        # A client is who connects: whoever is on this machine could claim to be many, each with a share of its own.
+        proxy_headers=False,
         http=BoundedProtocol,
         ws="none",
         lifespan="on",
