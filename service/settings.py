@@ -206,8 +206,8 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     sql_when_idle: Annotated[
         bool,
         Meta(
-            description="Users' SQL gets only what everything else on the machine leaves of the processors, so that it"
-            " never holds up submissions (Linux). Otherwise it has a small share of its own."
+            description="A user's query that takes longer than a second gets only what everything else on the machine"
+            " leaves of the processors, so that it hardly holds up submissions (Linux). Otherwise it has a small share."
         ),
     ] = True
     sql_rows_default: Annotated[int, Meta(ge=1, description="`maxRows` of `POST /api/sql` when it is not given.")] = (

@@ -12,6 +12,7 @@ from typing import Final
 
 import pyarrow as pa
 
+from queries.sql import standing_back
 from queries.sql.alarm import AlarmClock
 from queries.sql.cancellation import Cancellation
 from queries.sql.crew import Crew
@@ -43,7 +44,8 @@ class SqlPool:
         waiting_max: queries that may wait for a worker; one more is refused at once.
         wait_s_max: how long one waits before it is refused.
         niceness: how far workers stand back from the service when the processor is short.
-        when_idle: let workers have only what others leave of the processors, where the system knows such a thing.
+        when_idle: let queries that last have only what others leave of the processors, where the system knows such a
+            thing; all queries, where the service may not put its workers aside.
         macros: CREATE MACRO statements by name: scalar functions of the service's own that queries may call.
         walls: the system's walls to raise around a worker; fewer than all only for tests of single ones.
         start_timeout_s: how long a worker may take to start.
@@ -74,6 +76,8 @@ class SqlPool:
         if _PATTERN_CHARACTERS & set(str(data_folder)):
             raise ValueError(f"DuckDB would take {data_folder} for a pattern; use a folder without any of * ? [")
         self._limits = limits or SqlLimits()
+        always_aside = when_idle and not standing_back.may_put_aside_others()
+        self._put_aside_later = when_idle and standing_back.is_known() and not always_aside
         self._parent_folder = temp_folder.absolute()
         self._folder = self._parent_folder / f"{_FOLDER_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._frames = FileFrames(data_folder)
@@ -88,7 +92,7 @@ class SqlPool:
             macros=macros or {},
             walls=walls,
             niceness=niceness,
-            when_idle=when_idle,
+            when_idle=always_aside,
             start_timeout_s=start_timeout_s,
         )
         self._crew = Crew(
@@ -169,6 +173,7 @@ class SqlPool:
             give_back=lambda healthy: self._crew.give_back(worker, healthy=healthy),
             replace=lambda: self._crew.replace(worker),
             alarm=self._alarm,
+            when_idle=self._put_aside_later,
         )
         cancellation.bind(lambda: query.stop(StopReason.CANCELLED))
         started, schema = query.begin(run, view, self._frames)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Final, NoReturn, Protocol
 
+from queries.sql import standing_back
 from queries.sql.channel import ChannelClosed
 from queries.sql.errors import (
     SnapshotUnreadable,
@@ -53,6 +54,7 @@ class RunningQuery:
         give_back: called once at the end, with whether the worker can take another query.
         replace: called if the worker had to be ended while somebody may still wait for its answer.
         alarm: for the time limit.
+        when_idle: whether the worker is put aside when the query lasts, see `standing_back`.
     """
 
     def __init__(
@@ -63,12 +65,15 @@ class RunningQuery:
         give_back: Callable[[bool], None],
         replace: Callable[[], None],
         alarm: Alarm,
+        when_idle: bool = False,
     ) -> None:
         self._worker = worker
         self._limits = limits
         self._give_back = give_back
         self._replace = replace
         self._alarm = alarm
+        self._when_idle = when_idle
+        self._put_aside = False
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
         # Batches that were taken since the worker was told.
@@ -83,6 +88,8 @@ class RunningQuery:
                 is over.
         """
         self._alarm.call_after(self._limits.timeout_s, lambda: self.stop(StopReason.TIMEOUT))
+        if self._when_idle:
+            self._alarm.call_after(standing_back.AFTER_S, self._stand_back)
         try:
             self._worker.use(view, frames)
             self._worker.channel.send(run)
@@ -148,6 +155,13 @@ class RunningQuery:
                 # How it ended does not matter to somebody who does not want it any more.
                 return
 
+    def _stand_back(self) -> None:
+        # Under the lock, so that the worker cannot be at its next query.
+        with self._lock:
+            if not self.over:
+                self._put_aside = True
+                standing_back.put_aside(self._worker.pid)
+
     def _kill_if_not_over(self) -> None:
         with self._lock:
             if self.over:
@@ -160,6 +174,9 @@ class RunningQuery:
             if self.over:
                 return
             self.over = True
+        if healthy and self._put_aside:
+            # A worker that stays aside is of no use for short queries.
+            healthy = standing_back.take_back(self._worker.pid)
         self._give_back(healthy)
 
     def _died(self) -> NoReturn:

@@ -12,14 +12,17 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 import duckdb
 import pytest
 
-from queries.sql import IsolationReport, Proof, SqlLimits, Wall
+from queries.sql import Cancellation, IsolationReport, Proof, SqlCancelled, SqlLimits, SqlRequest, Wall, standing_back
 from queries.sql import connection as connection_module
 from queries.sql import process as process_module
 from queries.sql.walls.around import WALL_NAMES
@@ -27,6 +30,7 @@ from queries.sql.walls.proofs import WallBroken, check_against_walls
 from tests.queries import walled_attempts
 from tests.queries.sql_tables import Sandbox, SmallTable, make_rows, sandbox, write_table
 
+NEEDS_IDLE = pytest.mark.skipif(not standing_back.is_known(), reason="the system has no such policy")
 ROOT = Path(process_module.__file__).resolve().parents[2]
 ALLOWED = ["read the table", "list the table", "write temporary data"]
 OUT_OF_THE_TABLE = ["read outside", "list outside", "list the root", "write outside", "create outside"]
@@ -179,21 +183,94 @@ def test_a_worker_stands_back_when_the_processor_is_short(sql: Sandbox) -> None:
     assert os.getpriority(os.PRIO_PROCESS, pid) == min(own + 7, 19)
 
 
-@pytest.mark.skipif(not hasattr(os, "SCHED_IDLE"), reason="the system has no such policy")
-@pytest.mark.parametrize("when_idle", [True, False])
-def test_a_worker_takes_only_what_others_leave_where_it_is_asked_to(
-    table: SmallTable, tmp_path: Path, when_idle: bool
+def idle_threads(pid: int) -> set[int]:
+    """The threads of a worker that get only what others leave."""
+    threads = [int(one) for one in os.listdir(f"/proc/{pid}/task")]
+    return {one for one in threads if os.sched_getscheduler(one) == os.SCHED_IDLE}
+
+
+@contextmanager
+def lasting(one: Sandbox) -> Iterator[int]:
+    """A query that lasts, in the only worker; yields the worker's pid."""
+    (pid,) = one.pool.worker_pids()
+    cancellation = Cancellation()
+    request = SqlRequest("SELECT count(*) FROM range(1000000) a, range(1000000) b")
+
+    def ask() -> None:
+        with suppress(SqlCancelled):
+            one.pool.run(request, one.view, cancellation).close()
+
+    thread = threading.Thread(target=ask)
+    thread.start()
+    try:
+        yield pid
+    finally:
+        cancellation.cancel()
+        thread.join(180)
+        assert not thread.is_alive()
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 180
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@NEEDS_IDLE
+@pytest.mark.parametrize("may_take_back", [True, False])
+def test_a_worker_is_put_aside_for_a_query_that_lasts_and_for_no_other(
+    table: SmallTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, may_take_back: bool
 ) -> None:
-    with sandbox(table, tmp_path, when_idle=when_idle) as one:
+    monkeypatch.setattr(standing_back, "AFTER_S", 0.0)
+    # Whatever rights those have who run the tests.
+    monkeypatch.setattr(standing_back, "may_put_aside_others", lambda: True)
+    real, kept = standing_back.take_back, []
+
+    def take_back(pid: int) -> bool:
+        kept.append(may_take_back and real(pid))
+        return kept[-1]
+
+    monkeypatch.setattr(standing_back, "take_back", take_back)
+    with sandbox(table, tmp_path, when_idle=True) as one:
+        (first,) = one.pool.worker_pids()
+        assert not idle_threads(first)
+        # Autogroups share processors between sessions first, whatever their policies.
+        assert os.getsid(first) == os.getsid(0)
+        assert os.getpgid(first) == first
+        with lasting(one) as pid:
+            # The main thread and DuckDB's.
+            wait_until(lambda: pid in idle_threads(pid) and len(idle_threads(pid)) >= SqlLimits().threads)
+        # Either it has its share again, or another has its place.
+        monkeypatch.setattr(standing_back, "AFTER_S", 3_600.0)
+        assert one.ask("SELECT count(*) FROM actions").rows == [(3,)]
+        (after,) = one.pool.worker_pids()
+        assert not idle_threads(after)
+        assert (after == first) == kept[0]
+
+
+@NEEDS_IDLE
+def test_a_worker_is_left_its_share_where_nobody_asks_to_put_it_aside(
+    table: SmallTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing_back, "put_aside", lambda pid: pytest.fail(f"worker {pid} is put aside"))
+    monkeypatch.setattr(standing_back, "AFTER_S", 0.0)
+    with sandbox(table, tmp_path, when_idle=False) as one:
+        assert one.ask("SELECT count(*) FROM actions").rows == [(3,)]
+        assert not idle_threads(*one.pool.worker_pids())
+
+
+@NEEDS_IDLE
+def test_a_worker_is_always_aside_where_the_service_may_not_put_it_aside(
+    table: SmallTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(standing_back, "may_put_aside_others", lambda: False)
+    with sandbox(table, tmp_path, when_idle=True) as one:
         assert one.ask("SELECT count(*) FROM actions").rows == [(3,)]
         (pid,) = one.pool.worker_pids()
         # The main thread, and DuckDB's, which were started after it had been set.
-        threads = [int(one) for one in os.listdir(f"/proc/{pid}/task")]
-        idle = [one for one in threads if os.sched_getscheduler(one) == os.SCHED_IDLE]
-        assert (pid in idle, len(idle) >= SqlLimits().threads) == (when_idle, when_idle)
-        # Autogroups share processors between sessions first, whatever their policies.
-        assert os.getsid(pid) == os.getsid(0)
-        assert os.getpgid(pid) == pid
+        assert pid in idle_threads(pid)
+        assert len(idle_threads(pid)) >= SqlLimits().threads
 
 
 def test_a_worker_loads_nothing_of_the_service() -> None:

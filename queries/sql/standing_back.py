@@ -1,0 +1,69 @@
+"""Queries that last leave the processors to everything else on the machine, once it is clear that they last.
+
+Linux puts a thread under SCHED_IDLE aside as soon as any other wants the processor, so that submissions hardly notice
+queries that never end. But it also has two such threads take turns on one processor while the other rests, which takes
+milliseconds of a short query. So a worker is only nice at first; the service puts the threads of one that is
+at a query for longer than `AFTER_S` aside, and takes them back when the query is over.
+
+Anybody may put aside what is their own. Taking back needs a right that an ordinary user lacks (CAP_SYS_NICE, or an
+RLIMIT_NICE of the worker's niceness): without it the worker is replaced by another one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Final
+
+AFTER_S: Final = 1.0
+_PROC: Final = Path("/proc")
+_CAP_SYS_NICE: Final = 23
+
+
+def is_known() -> bool:
+    """Whether the system has such a policy."""
+    return hasattr(os, "SCHED_IDLE")
+
+
+def may_put_aside_others() -> bool:
+    """Whether this process may put aside workers, which are of another user if it is root's."""
+    if os.geteuid() != 0:
+        return True
+    try:
+        status = (_PROC / "self" / "status").read_text()
+    except OSError:
+        return False
+    held = next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapEff:")), 0)
+    return bool(held >> _CAP_SYS_NICE & 1)
+
+
+def put_aside(pid: int) -> bool:
+    """Let all threads of a process have only what others leave, and those that they start; whether that was allowed."""
+    return is_known() and _set_policy(pid, os.SCHED_IDLE)
+
+
+def take_back(pid: int) -> bool:
+    """Let all threads of a process have their share again; whether that was allowed."""
+    return is_known() and _set_policy(pid, os.SCHED_OTHER)
+
+
+def _set_policy(pid: int, policy: int) -> bool:
+    try:
+        threads = [int(one) for one in os.listdir(_PROC / str(pid) / "task")]
+    except OSError:
+        # It has ended; whoever waits for it learns it from there.
+        return False
+    try:
+        for thread in threads:
+            _set_policy_of(thread, policy)
+    except PermissionError:
+        return False
+    return True
+
+
+def _set_policy_of(thread: int, policy: int) -> None:
+    try:
+        os.sched_setscheduler(thread, policy, os.sched_param(0))
+    except ProcessLookupError:
+        # It has ended since, as the thread that writes an answer may.
+        return
