@@ -29,7 +29,8 @@ SLICE_BYTES_MAX: Final = 4 * 1024 * 1024
 _SLICES_AHEAD: Final = 2
 ARROW_BATCH_ROWS_MAX: Final = 122_880
 ROW_GROUP_ROWS_FIRST: Final = 20_480
-ROW_GROUP_ROWS_MAX: Final = 122_880
+# All of a row group is held, and its encoded pages beside it.
+ROW_GROUP_ROWS_MAX: Final = 32_768
 ROW_GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
 
 Batches = Iterator[pa.RecordBatch]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import subprocess
 import sys
 from collections.abc import Iterator
 
@@ -57,3 +59,41 @@ def test_a_process_that_grows_gives_back_by_itself(engine: duckdb.DuckDBPyConnec
         eventually(lambda: resident() - before < USED_AT_LEAST)
     finally:
         giving.stop()
+
+
+# Threads that each hold what they allocated at the same time; the number of arenas is what the C library says itself.
+_ARENAS_OF_THREADS = """
+import ctypes, sys, threading
+from storage.free_memory import share_arenas
+
+if sys.argv[1] == "shared":
+    share_arenas()
+libc = ctypes.CDLL(None)
+libc.malloc.restype = libc.fopen.restype = ctypes.c_void_p
+together = threading.Barrier(6)
+
+def use():
+    together.wait()
+    libc.malloc(ctypes.c_size_t(1000))
+    together.wait()
+
+threads = [threading.Thread(target=use) for _ in range(6)]
+for one in threads:
+    one.start()
+for one in threads:
+    one.join()
+to = libc.fopen(b"/dev/stdout", b"w")
+libc.malloc_info(0, ctypes.c_void_p(to))
+libc.fclose(ctypes.c_void_p(to))
+"""
+
+
+@pytest.mark.skipif(not hasattr(ctypes.CDLL(None), "malloc_info"), reason="another C library has other arenas")
+def test_threads_share_a_few_arenas() -> None:
+    def arenas(how: str) -> int:
+        command = [sys.executable, "-c", _ARENAS_OF_THREADS, how]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.count("<heap nr=")
+
+    # The control: otherwise they have more.
+    assert arenas("own") > 2
+    assert arenas("shared") <= 2
