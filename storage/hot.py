@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
+import numpy as np
 import pyarrow as pa
 
 from storage.columns import JournalRow, rows_to_table
@@ -16,6 +17,8 @@ from storage.hot_users import HotUsers
 from storage.schema import ActionSchema
 
 _CHUNKS_MAX: Final = 32
+# Memory of rows that were flushed which is not worth copying the others for.
+_SPARE_BYTES: Final = 1 << 20
 
 
 class HotRows:
@@ -34,7 +37,7 @@ class HotRows:
         if watermark == self.after:
             return self.through
         if self.after < watermark < self.through:
-            self._table = self._table.slice(watermark - self.after)
+            self._table = _without_first(self._table, watermark - self.after)
         else:
             # All was flushed, or it is an older snapshot than the last reader's: what lies between was dropped. No
             # part of the rows stays, not even one of length 0, which would keep the memory of all of them.
@@ -63,3 +66,12 @@ class HotRows:
     def table(self) -> pa.Table:
         """The rows, with all columns of the table; later calls of this object do not change what was returned."""
         return self._table
+
+
+def _without_first(rows: pa.Table, count: int) -> pa.Table:
+    """Leave out the first rows, and let go of their memory but for what is at most as much as the others take."""
+    left = rows.slice(count)
+    # A slice keeps all of a chunk, which may be of all rows.
+    if left.get_total_buffer_size() > 2 * left.nbytes + _SPARE_BYTES:
+        left = left.take(np.arange(left.num_rows))
+    return left

@@ -91,3 +91,23 @@ def test_nothing_stays_of_rows_that_were_all_flushed(store: Store, monkeypatch: 
     put(store, 3)
     hot.extend(store.journal.read_tail(hot.next_after(1000))[1])
     assert hot.table["position"].to_pylist() == [1001, 1002, 1003]
+
+
+def test_hardly_anything_stays_of_rows_that_were_flushed_but_for_a_few(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The rows that are left are a part of a chunk that has all of them."""
+    hot = HotRows(store.journal_id, store.schema)
+    put(store, 1000)
+    hot.next_after(0)
+    hot.extend(store.journal.read_tail(0)[1])
+    whole = hot.table.combine_chunks()
+    monkeypatch.setattr(hot, "_table", whole)
+    hot.next_after(500)
+    # The control: little memory is not worth a copy, and a part of a chunk keeps all of it.
+    assert hot.table.get_total_buffer_size() == whole.get_total_buffer_size()
+    monkeypatch.setattr("storage.hot._SPARE_BYTES", 0)
+    hot.next_after(990)
+    assert hot.table["position"].to_pylist() == list(range(991, 1001))
+    assert hot.table.equals(whole.slice(990))
+    assert hot.table.get_total_buffer_size() < whole.get_total_buffer_size() / 10
