@@ -105,6 +105,11 @@ class Engine:
                     self._opened[one.path] = size = footer_memory_bytes(max(1, -(-one.rows // ROW_GROUP_ROWS)))
                     self._opened_bytes += size
 
+    @property
+    def footers_bytes(self) -> int:
+        """About what the footers that the instance keeps take in memory."""
+        return self._opened_bytes
+
     def follow(self, version: int, files: Sequence[DataFile]) -> None:
         """Hear of the files of a version of the table that is read; costs nothing if it is no newer one.
 

@@ -151,6 +151,11 @@ class RetrievalQuery:
         return " UNION ALL ".join(parts)
 
 
+def footers_bytes() -> int:
+    """About what the footers that this process keeps of files, to read them without DuckDB, take in memory."""
+    return _direct.footers_bytes
+
+
 def question_of(request: RetrievalRequest) -> bytes:
     """Identify what is asked apart from the page, so that a cursor of another question is refused."""
     return fingerprint(request.filter, request.order)

@@ -244,6 +244,7 @@ def create_app(live: LiveSettings) -> Gate:
         app.state.update(
             {
                 "store": service.store,
+                "engine": service.engine,
                 "sql": service.sql,
                 "athena": service.athena,
                 "metrics": metrics_,

@@ -137,7 +137,7 @@ class Metrics:
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A gauge that is read when it is asked for, and is the same from every worker."""
+    """A gauge that is read when it is asked for, and is the same from every worker unless its name says `worker`."""
 
     name: str
     help: str

@@ -5,8 +5,11 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import pyarrow as pa
 from litestar import MediaType, Request, Response, get, post
 
+from queries.engine import Engine
+from queries.retrieval import footers_bytes
 from service.clients import OPEN, needs
 from service.keyring import Keyring
 from service.live_settings import LiveSettings
@@ -15,6 +18,7 @@ from service.problems import Problem
 from storage.dead_letters import count_dead_letters, read_rejects_state
 from storage.erasure_records import pending_erasures
 from storage.errors import StoreError
+from storage.free_memory import resident_bytes
 from storage.share_book import ShareBook
 from storage.store import Store
 
@@ -84,7 +88,15 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         book.in_flight_of_all(),
     )
     content = await asyncio.to_thread(
-        lambda: process_metrics.render([*journal_readings(store), *shortcut_readings(store), valid, in_flight])
+        lambda: process_metrics.render(
+            [
+                *journal_readings(store),
+                *shortcut_readings(store),
+                *memory_readings(store, request.app.state.engine),
+                valid,
+                in_flight,
+            ]
+        )
     )
     return Response(content, media_type=CONTENT_TYPE)
 
@@ -137,4 +149,21 @@ def shortcut_readings(store: Store) -> list[Reading]:
         Reading("actionlake_history_rows", "Rows of the table that are copied, arranged by user", status.copied_rows),
         Reading("actionlake_history_runs", "Runs that these copies are in", status.runs),
         Reading("actionlake_history_bytes", "Bytes of these runs", status.runs_bytes),
+    ]
+
+
+def memory_readings(store: Store, engine: Engine) -> list[Reading]:
+    """Read what the worker that answers has in memory, and those parts of it that grow with the table and its use."""
+    status = store.shortcut_status()
+    footers = engine.footers_bytes + footers_bytes() + status.footers_bytes
+    return [
+        Reading(
+            "actionlake_worker_resident_bytes",
+            "Memory of the worker that answers, libraries included",
+            resident_bytes() or 0,
+        ),
+        Reading("actionlake_worker_footers_bytes", "About what it keeps of footers of data files and copies", footers),
+        Reading("actionlake_worker_filters_bytes", "What it keeps of filters of users", status.filters_bytes),
+        Reading("actionlake_worker_hot_rows_bytes", "What the hot rows that it read last take", store.hot_bytes),
+        Reading("actionlake_worker_arrow_bytes", "What Arrow has allocated", pa.total_allocated_bytes()),
     ]

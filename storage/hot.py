@@ -63,6 +63,11 @@ class HotRows:
         self.through = rows[-1].last_position
 
     @property
+    def held_bytes(self) -> int:
+        """What the rows take in memory, that of flushed ones included which are in one chunk with others."""
+        return int(self._table.get_total_buffer_size())
+
+    @property
     def table(self) -> pa.Table:
         """The rows, with all columns of the table; later calls of this object do not change what was returned."""
         return self._table

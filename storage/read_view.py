@@ -124,6 +124,11 @@ class Reader:
             f" {state.trimmed_position}: restore the table and the journal from one backup"
         )
 
+    @property
+    def hot_bytes(self) -> int:
+        """What the hot rows that were read last take in memory."""
+        return self._hot.held_bytes
+
     def _shown(self, erased: ErasedRows) -> pa.Table:
         """The hot rows that may be seen: the same object as long as they are the same."""
         table = self._hot.table

@@ -39,12 +39,15 @@ class ShortcutStatus:
         filtered_files: data files whose users are known.
         copied_rows: rows of the table that are in copies.
         runs, runs_bytes: runs that copies are in, those included of which little counts any more.
+        filters_bytes, footers_bytes: what this process has in memory of the users' filters and of the runs' footers.
     """
 
     filtered_files: int
     copied_rows: int
     runs: int
     runs_bytes: int
+    filters_bytes: int
+    footers_bytes: int
 
 
 class Shortcuts:
@@ -69,4 +72,6 @@ class Shortcuts:
             copied_rows=sum(one.rows for one in snapshot.files) - sum(one.rows for one in coverage.uncovered),
             runs=len(runs),
             runs_bytes=sum(run.size_bytes for run in runs),
+            filters_bytes=self._filters.loaded_bytes,
+            footers_bytes=self.history.footers_bytes,
         )

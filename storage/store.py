@@ -183,6 +183,11 @@ class Store:
         """
         return self._reader.read_view()
 
+    @property
+    def hot_bytes(self) -> int:
+        """What the hot rows that this process read last take in its memory."""
+        return self._reader.hot_bytes
+
     def status(self) -> StoreStatus:
         """Read the figures of the store as it is now."""
         snapshot = self._lake.reload(self.journal_id)

@@ -66,6 +66,11 @@ class HistoryReader:
         with self._lock:
             return tuple(self._runs.values())
 
+    @property
+    def footers_bytes(self) -> int:
+        """About what the footers that are remembered take in memory."""
+        return self._footers.kept_bytes
+
     def _usable(self, columns: frozenset[str]) -> list[Run]:
         needed = columns - {"date"}
         return [run for run in self._runs.values() if run.id not in self._given_up and needed <= set(run.columns)]

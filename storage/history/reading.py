@@ -111,6 +111,11 @@ class FooterCache:
         """How many are kept."""
         return len(self._footers)
 
+    @property
+    def kept_bytes(self) -> int:
+        """About what they take in memory."""
+        return self._bytes
+
     def get(self, path: Path, part: Part, file: io.FileIO) -> _Footer:
         """Return the footer of an open part.
 

@@ -90,12 +90,17 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         assert service.metric("actionlake_journal_age_seconds") >= 0
         assert service.metric("actionlake_journal_commit_seconds_count") == 1
         assert service.metric("actionlake_retrieval_seconds_count") == 1
+        hot_bytes = service.metric("actionlake_worker_hot_rows_bytes")
+        assert service.metric("actionlake_worker_footers_bytes") == 0 < hot_bytes
         service.flush()
         service.retrieve(userId="u")
         assert service.metric("actionlake_journal_depth") == 0
         assert service.metric("actionlake_flushed_rows_total") == 2
         assert service.metric("actionlake_flush_seconds_count") == 1
         assert service.metric("actionlake_scanned_bytes_total") > 0
+        assert service.metric("actionlake_worker_hot_rows_bytes") < hot_bytes
+        footers, resident = (service.metric(f"actionlake_worker_{what}_bytes") for what in ("footers", "resident"))
+        assert 0 < footers < resident
 
 
 @pytest.fixture(scope="module")
