@@ -165,12 +165,12 @@ def execute(journal: Path, sql: str, parameters: Sequence[Any] = ()) -> list[Any
         connection.close()
 
 
-def eventually(condition: Callable[[], bool], *, timeout_s: float = 120.0) -> None:
-    """Wait until *condition* holds; an assertion fails if it does not in time."""
+def eventually(condition: Callable[[], bool], *, timeout_s: float = 120.0, pause_s: float = 0.01) -> None:
+    """Wait until *condition* holds, looking again after a pause; an assertion fails if it does not in time."""
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
-        time.sleep(0.01)
+        time.sleep(pause_s)
 
 
 def log_entry(folder: Path, version: int) -> Path:
