@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from storage.data_files import DataFile
+from storage.footer_memory import read_footer
 from storage.schema import PARTITION_COLUMNS
 
 _OWN_TEXTS: Final = ("user_id", "session_id", "properties")
@@ -51,8 +52,8 @@ class FileContent:
         Raises:
             OSError, pa.ArrowException: it cannot be read.
         """
-        footer = pq.read_metadata(file.path)
-        names = [footer.schema.column(place).name for place in range(footer.num_columns)]
+        footer, schema = read_footer(file.path)
+        names = schema.names
         pages_bytes = dict.fromkeys(names, 0)
         filled: set[str] = set()
         in_dictionaries: set[str] = set()
