@@ -31,7 +31,9 @@ def _no_collector() -> Iterator[None]:
 
 
 @pytest.fixture
-def table(tmp_path: Path) -> Iterator[Table]:
+def table(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Table]:
+    # What tests before this one have left in the reader of the process must not be let go of meanwhile.
+    monkeypatch.setattr("queries.retrieval._direct", DirectReader())
     with small_runs(), table_in(tmp_path / "data") as made:
         for number in range(8):
             user = USERS[number % len(USERS)]
