@@ -246,7 +246,8 @@ def test_a_worker_is_put_aside_for_a_query_that_lasts_and_for_no_other(
         assert one.ask("SELECT count(*) FROM actions").rows == [(3,)]
         (after,) = one.pool.worker_pids()
         assert not idle_threads(after)
-        assert (after == first) == kept[0]
+        # On a slow machine the query may not obey in time, so that its worker is ended, and nobody has to take it back.
+        assert (after == first) == (kept[:1] == [True])
 
 
 @NEEDS_IDLE
