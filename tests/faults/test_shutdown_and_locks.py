@@ -164,7 +164,7 @@ def test_every_worker_reads_every_acknowledged_action_at_once(
 ) -> None:
     """What one worker acknowledged, the next retrieval from the other has, while flushes go on."""
     server, _ = two_workers
-    pairs = repetitions(suite=100, long=20_000)
+    pairs = repetitions(suite=200, long=20_000)
     stale = _stale_reads(server, "pair", pairs)
     flushed = int(server.ask("GET", "/api/retrievelogs", userId="pair-0").headers["actionlake-total-files"])
     figures(f"{pairs} actions submitted to one worker and read from the other, {stale} missed; {flushed} files")

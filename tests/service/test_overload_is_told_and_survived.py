@@ -17,7 +17,7 @@ from tests.service.running_service import NO_TLS, RunningService, action, runnin
 
 _MIB = 1024 * 1024
 _JOURNAL_BYTES_MAX = 6 * _MIB
-_ROUND_S = 2.0
+_ROUND_S = 4.0
 _ACTIONS = 100
 _GREEDY = 12
 _PATIENCE_S = 120.0
