@@ -76,6 +76,9 @@ class RunningQuery:
         self._put_aside = False
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
+        # Whether the worker has the query, and whether it knows that it shall stop.
+        self._sent = False
+        self._told = False
         # Batches that were taken since the worker was told.
         self._taken = 0
         self.over = False
@@ -92,9 +95,12 @@ class RunningQuery:
             self._alarm.call_after(standing_back.AFTER_S, self._stand_back)
         try:
             self._worker.use(view, frames)
-            self._worker.channel.send(run)
+            self._send(run)
         except ChannelClosed:
             self._died()
+        except (SqlTimeout, SqlCancelled):
+            self._end(healthy=True)
+            raise
         except BaseException:
             self._end(healthy=False)
             raise
@@ -134,6 +140,8 @@ class RunningQuery:
             self._worker.channel.send(More(taken))
         except ChannelClosed:
             self._died()
+        with self._lock:
+            self._cancel_if_stopped()
 
     def stop(self, reason: StopReason) -> None:
         """Have the query stopped, from any thread; if the worker does not obey, it is ended."""
@@ -141,8 +149,7 @@ class RunningQuery:
             if self.over or self._reason is not None:
                 return
             self._reason = reason
-            # Under the lock, so that the message cannot reach the worker's next query.
-            self._worker.channel.send_if_possible(Cancel())
+            self._cancel_if_stopped()
         self._alarm.call_after(KILL_AFTER_S, self._kill_if_not_over)
 
     def close(self) -> None:
@@ -154,6 +161,22 @@ class RunningQuery:
             except (SqlError, SqlTimeout, SqlTooLarge, SqlScanLimit, SqlCancelled, SqlWorkerDied, SnapshotUnreadable):
                 # How it ended does not matter to somebody who does not want it any more.
                 return
+
+    def _send(self, run: Run) -> None:
+        with self._lock:
+            self._raise_stopped()
+        self._worker.channel.send(run)
+        with self._lock:
+            self._sent = True
+            self._cancel_if_stopped()
+
+    def _cancel_if_stopped(self) -> None:
+        """Tell the worker, under the lock: it hears of it neither before this query nor at its next one.
+
+        Where somebody is sending, who may have to wait, it is told when that is done.
+        """
+        if self._sent and not self.over and not self._told and self._reason is not None:
+            self._told = self._worker.channel.send_if_possible(Cancel())
 
     def _stand_back(self) -> None:
         # Under the lock, so that the worker cannot be at its next query.

@@ -14,11 +14,12 @@ import pytest
 
 from queries.sql import SqlCancelled, SqlLimits, SqlTimeout
 from queries.sql.channel import ChannelClosed
-from queries.sql.messages import Cancel, Failed, Run
+from queries.sql.messages import Cancel, Failed, More, Run, UseErased
 from queries.sql.process import WorkerProcess
-from queries.sql.running import KILL_AFTER_S, RunningQuery, StopReason
+from queries.sql.running import BATCHES_AHEAD, KILL_AFTER_S, RunningQuery, StopReason
 
 LIMIT_S = 30.0
+A_RUN = Run("SELECT 1", {}, None, rows_max=1, result_bytes_max=1, explain=False, cpu_s_max=1, batches=1)
 STOPPED_WITHIN_S = 1.0
 
 
@@ -48,19 +49,30 @@ class Worker:
         self._obeys_after_s = obeys_after_s
         self._obeyed = False
         self.channel = self
+        self.heard: list[type] = []
+        self.sending = False
+        # What happens while the service tells the worker of something.
+        self.meanwhile: dict[type, Callable[[], None]] = {}
 
     def use(self, view: object, frames: object) -> None:
-        """Take anything."""
+        self.send(UseErased({}))
 
     def send(self, message: object) -> None:
-        """Take anything."""
+        self.sending = True
+        self.meanwhile.get(type(message), lambda: None)()
+        self.sending = False
+        self.heard.append(type(message))
 
-    def send_if_possible(self, message: object) -> None:
+    def send_if_possible(self, message: object) -> bool:
         assert isinstance(message, Cancel)
         assert self.cancelled_at_s is None, "one message is enough"
+        if self.sending:
+            return False
+        self.heard.append(Cancel)
         self.cancelled_at_s = self._clock.now_s
         if self._obeys_after_s is not None:
             self._clock.call_after(self._obeys_after_s, self._obey)
+        return True
 
     def _obey(self) -> None:
         self._obeyed = True
@@ -93,7 +105,7 @@ def query(worker: Worker, clock: Clock) -> tuple[RunningQuery, SimpleNamespace]:
 
 
 def begin(running: RunningQuery) -> None:
-    running.begin(cast(Run, None), cast(Any, None), cast(Any, None))
+    running.begin(A_RUN, cast(Any, None), cast(Any, None))
 
 
 def test_a_worker_that_obeys_is_told_at_the_limit_and_kept() -> None:
@@ -131,3 +143,44 @@ def test_a_query_that_is_cancelled_ends_within_a_second(obeys_after_s: float | N
         begin(running)
     assert worker.cancelled_at_s == 1.0
     assert clock.now_s < 1.0 + STOPPED_WITHIN_S
+
+
+def test_a_query_that_is_cancelled_before_its_worker_has_it_never_reaches_it() -> None:
+    clock = Clock()
+    worker = Worker(clock, obeys_after_s=None)
+    running, seen = query(worker, clock)
+    worker.meanwhile[UseErased] = lambda: running.stop(StopReason.CANCELLED)
+    with pytest.raises(SqlCancelled):
+        begin(running)
+    assert worker.heard == [UseErased]
+    clock.pass_to_the_next_call()
+    assert (worker.killed_at_s, seen.given_back, seen.replaced) == (None, [True], 0)
+
+
+def test_a_worker_hears_of_a_query_before_it_hears_that_it_is_cancelled() -> None:
+    clock = Clock()
+    worker = Worker(clock, obeys_after_s=0.0)
+    running, seen = query(worker, clock)
+    worker.meanwhile[Run] = lambda: running.stop(StopReason.CANCELLED)
+    with pytest.raises(SqlCancelled):
+        begin(running)
+    assert worker.heard == [UseErased, Run, Cancel]
+    assert (worker.killed_at_s, seen.given_back, seen.replaced) == (None, [True], 0)
+
+
+def test_a_worker_that_is_asked_for_more_at_that_moment_is_told_after_it() -> None:
+    clock = Clock()
+    worker = Worker(clock, obeys_after_s=0.0)
+    running, seen = query(worker, clock)
+    worker.meanwhile[More] = lambda: running.stop(StopReason.CANCELLED)
+    worker.meanwhile[Run] = lambda: clock.call_after(1.0, ask_for_more)
+
+    def ask_for_more() -> None:
+        for _ in range(BATCHES_AHEAD):
+            running.ask_for_more()
+
+    with pytest.raises(SqlCancelled):
+        begin(running)
+    assert worker.heard == [UseErased, Run, More, Cancel, More]
+    assert worker.cancelled_at_s == 1.0
+    assert (worker.killed_at_s, seen.given_back, seen.replaced) == (None, [True], 0)
