@@ -97,6 +97,9 @@ async def _erase(request: Request[Any, Any, Any], user_id: str) -> Response[dict
 async def erase_user(request: Request[Any, Any, Any]) -> Response[dict[str, Any]]:
     """Take the id from the path as it was sent: the framework normalises slashes, which an id may hold."""
     raw: bytes = request.scope["raw_path"].partition(b"?")[0]
+    if not raw.startswith(_USERS.encode()):
+        # `//api/users/x`, say, which the framework takes for this route: what is the id in it would be a guess.
+        raise Problem(404, f"users are erased at {_USERS}")
     try:
         user_id = unquote_to_bytes(raw.removeprefix(_USERS.encode())).decode()
     except UnicodeDecodeError as error:

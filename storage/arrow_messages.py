@@ -11,6 +11,8 @@ import struct
 from typing import Final
 
 _CONTINUES: Final = 0xFFFFFFFF
+# The marker and a length of 0, with which a stream ends.
+_END_BYTES: Final = 8
 _DICTIONARY_BATCH: Final = 2
 _RECORD_BATCH: Final = 3
 # Places of fields in their tables, in the order of the format's schema files.
@@ -38,6 +40,9 @@ def decompressed_bytes(stream: bytes) -> int:
             if marker != _CONTINUES:
                 raise MalformedStream("a message does not begin with the stream format's marker")
             if length == 0:
+                if place + _END_BYTES != len(stream):
+                    # Arrow's reader would pass over it, a second stream too, whose rows nobody would miss here.
+                    raise MalformedStream(f"{len(stream) - place - _END_BYTES} bytes follow the end of the stream")
                 return total
             metadata = place + 8
             if length < 0 or metadata + length > len(stream):

@@ -98,6 +98,7 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         assert service.metric("actionlake_flushed_rows_total") == 2
         assert service.metric("actionlake_flush_seconds_count") == 1
         assert service.metric("actionlake_scanned_bytes_total") > 0
+        assert service.client.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
         assert service.metric("actionlake_worker_hot_rows_bytes") < hot_bytes
         footers, resident = (service.metric(f"actionlake_worker_{what}_bytes") for what in ("footers", "resident"))
         assert 0 < footers < resident

@@ -214,7 +214,9 @@ def test_a_stream_with_other_columns_is_refused_as_a_whole(table: pa.Table, para
     assert refused.value.parameter == parameter
 
 
-@pytest.mark.parametrize("body", [b"", b"{}", b"ARROW1\0\0", b"\xff\xff\xff\xff", stream_of(rows())[:-200]])
+@pytest.mark.parametrize(
+    "body", [b"", b"{}", b"ARROW1\0\0", b"\xff\xff\xff\xff", stream_of(rows())[:-200], stream_of(rows()) * 2]
+)
 def test_what_is_no_stream_is_refused(body: bytes) -> None:
     with pytest.raises(InvalidSubmission):
         PARSER.parse(body, now_us=system_now_us())
