@@ -68,6 +68,7 @@ class LocalSql:
         # Bytes that are not read ahead are not counted as read.
         self.connection.execute("SET prefetch_all_parquet_files = true")
         self.connection.execute("SET TimeZone = 'UTC'")
+        self.connection.execute("SET arrow_lossless_conversion = true")
         self.connection.execute("PRAGMA enable_profiling = 'no_output'")
         self._version = -1
         self._erasing = False

@@ -229,6 +229,7 @@ async def _stream(
         else:
             types = [one.type for one in result.columns]
             content = encode(result.schema, result, wanted, csv_raw=csv_raw, column_types=types)
+            await service.threads.run(content.begin)
     except BaseException:
         result.close()
         raise

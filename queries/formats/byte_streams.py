@@ -25,6 +25,11 @@ class ByteStream(Iterator[Piece]):
         self._chunks = _chunked(pieces)
         self._pieces = pieces
         self._close_source: Callable[[], object] | None = close_source
+        self._begun: list[list[Piece] | None] = []
+
+    def begin(self) -> None:
+        """Make the first chunk now, so that what fails in it is told of before any of the answer is sent."""
+        self._begun = [self.next_parts()]
 
     def __next__(self) -> Piece:
         parts = self.next_parts()
@@ -34,6 +39,8 @@ class ByteStream(Iterator[Piece]):
 
     def next_parts(self) -> list[Piece] | None:
         """The next chunk in parts as they lie in memory, instead of `next`; None at the end."""
+        if self._begun:
+            return self._begun.pop()
         try:
             return next(self._chunks)
         except StopIteration:

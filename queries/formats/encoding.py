@@ -135,8 +135,8 @@ def _lines(batches: Batches, header: bytes) -> Iterator[Piece]:
 
 def _arrow(schema: pa.Schema, batches: Batches) -> Iterator[Piece]:
     sink = DrainedSink()
+    # Nothing leaves before the first rows, which may have numbers that are too large.
     with pa.ipc.new_stream(sink, schema) as writer:
-        yield from sink.drain()
         for batch in batches:
             for start in range(0, batch.num_rows, ARROW_BATCH_ROWS_MAX):
                 writer.write_batch(portable_batch(batch.slice(start, ARROW_BATCH_ROWS_MAX), schema))
@@ -147,7 +147,6 @@ def _arrow(schema: pa.Schema, batches: Batches) -> Iterator[Piece]:
 def _parquet(schema: pa.Schema, batches: Batches) -> Iterator[Piece]:
     sink = DrainedSink()
     with pq.ParquetWriter(sink, schema, compression="zstd") as writer:
-        yield from sink.drain()
         for group in _row_groups(schema, batches):
             writer.write_table(group, row_group_size=ROW_GROUP_ROWS_MAX)
             yield from sink.drain()

@@ -26,6 +26,7 @@ from queries.formats.array_parts import (
     union_children,
     union_codes,
 )
+from queries.formats.result_columns import distinct_names
 from queries.formats.scalar_text import scalar_text, timestamp_parts
 
 _NULL: Final = "null"
@@ -148,7 +149,7 @@ def _objects(array: pa.StructArray) -> pa.Array:
     if not fields:
         return pc.if_else(array.is_valid(), "{}", _NULL)
     children = [array.field(at) for at in range(len(fields))]
-    objects = json_objects(children, [one.name for one in fields], before="", after="")
+    objects = json_objects(children, distinct_names(one.name for one in fields), before="", after="")
     return pc.if_else(array.is_valid(), objects, _NULL)
 
 

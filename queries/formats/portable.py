@@ -11,6 +11,7 @@ that they all know:
 | BIT, BIGNUM, TIME WITH TIME ZONE | text |
 | arrays of a fixed size | lists |
 | structs without members | text |
+| members of a struct with the same name, as `row(1, 2)` has them | members with distinct names |
 """
 
 from __future__ import annotations
@@ -82,7 +83,8 @@ def portable_type(data_type: pa.DataType) -> pa.DataType:
         return pa.map_(portable_type(data_type.key_type), portable_type(data_type.item_type))
     if pa.types.is_struct(data_type):
         members = [data_type.field(at) for at in range(data_type.num_fields)]
-        return pa.struct([pa.field(one.name, portable_type(one.type)) for one in members])
+        names = distinct_names(one.name for one in members)
+        return pa.struct([pa.field(name, portable_type(one.type)) for name, one in zip(names, members, strict=True)])
     return data_type
 
 

@@ -51,6 +51,8 @@ def open_locked_connection(
         "max_temp_directory_size": f"{temp_bytes_max}B",
         "TimeZone": "UTC",
         "errors_as_json": True,
+        # Otherwise a time loses its zone on the way, a large UHUGEINT becomes negative, and BIT what is in memory.
+        "arrow_lossless_conversion": True,
         # The bytes read are DuckDB's own count; from its cache they would count as 0.
         "enable_external_file_cache": False,
         # Only what DuckDB reads ahead is counted: without this, of files that are not tiny, no column at all.

@@ -12,6 +12,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from queries.formats.portable import portable_batch, portable_schema
 from queries.sql import Cancellation, LostWorker, SqlLimits, SqlPool, SqlRequest, SqlResult, SqlStatistics, TableView
 from storage.data_files import DataFile
 from storage.schema import ActionSchema
@@ -118,7 +119,13 @@ class Answer:
     @property
     def rows(self) -> list[tuple[Any, ...]]:
         """The rows as tuples."""
-        return [tuple(row.values()) for row in self.table.to_pylist()]
+        return [tuple(row.values()) for row in self.portable.to_pylist()]
+
+    @property
+    def portable(self) -> pa.Table:
+        """The rows with types that pyarrow knows."""
+        schema = portable_schema(self.table.schema)
+        return pa.Table.from_batches([portable_batch(one, schema) for one in self.table.to_batches()], schema)
 
     @property
     def statistics(self) -> SqlStatistics:

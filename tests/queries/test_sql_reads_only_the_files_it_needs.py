@@ -203,7 +203,7 @@ SHAPES = [
 def test_an_answer_from_few_files_is_that_from_all(
     sql: Sandbox, bare: duckdb.DuckDBPyConnection, statement: str
 ) -> None:
-    assert sql.ask(statement).table.to_pylist() == bare.execute(statement).to_arrow_table().to_pylist()
+    assert sql.ask(statement).portable.to_pylist() == bare.execute(statement).to_arrow_table().to_pylist()
 
 
 def test_the_comparison_notices_a_file_left_out(sql: Sandbox, bare: duckdb.DuckDBPyConnection) -> None:

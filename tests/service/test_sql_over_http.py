@@ -85,6 +85,39 @@ def test_max_rows_cuts_exactly_and_says_so(served: RunningService) -> None:
     assert len(rows(sql(served, "SELECT * FROM range(20000)"))) == 10_000
 
 
+def test_values_arrive_as_duckdb_has_them(served: RunningService) -> None:
+    """Above all those that its plain Arrow cannot hold: they came without their zone, negative, or as bytes."""
+    expressions = {
+        "time": "TIMETZ '12:34:56+05:30'",
+        "unsigned": f"{2**128 - 1}::UHUGEINT",
+        "signed": f"{2**127 - 1}::HUGEINT",
+        "bits": "'101'::BIT",
+        "json": """'{"a": 1}'::JSON""",
+        "uuid": "'00112233-4455-6677-8899-aabbccddeeff'::UUID",
+        "flag": "[true, NULL]",
+        "row": "row(1, 'x')",
+    }
+    text = "SELECT " + ", ".join(f"{sql} AS {name}" for name, sql in expressions.items())
+    assert rows(sql(served, text)) == [
+        {
+            "time": "12:34:56+05:30",
+            "unsigned": 2**128 - 1,
+            "signed": 2**127 - 1,
+            "bits": "101",
+            "json": {"a": 1},
+            "uuid": "00112233-4455-6677-8899-aabbccddeeff",
+            "flag": [True, None],
+            "row": {"": 1, "_1": "x"},
+        }
+    ]
+
+
+@pytest.mark.parametrize("format_", ["arrow", "parquet"])
+def test_a_number_that_a_format_cannot_hold_is_400_and_no_broken_stream(served: RunningService, format_: str) -> None:
+    refused = sql(served, f"SELECT {2**127 - 1}::HUGEINT AS n", f"?format={format_}")
+    assert "more than 38 digits" in problem(refused, 400)["detail"]
+
+
 def test_every_format_holds_the_same_rows(served: RunningService) -> None:
     text = "SELECT user_id, viewed_id, location_x FROM actions ORDER BY ALL"
     wanted = rows(sql(served, text))
