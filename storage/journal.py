@@ -81,32 +81,38 @@ class Journal(JournalFile):
 
         Raises:
             DiskFull: no space; nothing is kept, and a later append may succeed.
+            Overloaded: somebody else was writing for too long; nothing is kept.
             StoreFailed: the write or its fsync failed. Nothing is visible now, but the rows may reappear after
                 recovery. The latch is set.
         """
-        return self.append_next(lambda: group, now_us=now_us)
+        with self._append_turn():
+            return self._append_in_turn(group, now_us)
 
     def append_next(self, take: Callable[[], Sequence[Append]], *, now_us: int) -> list[bytes | StoreError]:
         """As `append`, with the group that *take* returns once it is this process's turn to write.
 
-        Other processes may be writing, and what came while this one waited for them shares the commit.
+        Other processes may be writing, and what came while this one waited for them shares the commit. The wait has no
+        limit: whoever does not wait so long may take back meanwhile what it would return.
         """
-        with self._append_turn():
+        with self._append_turn(patient=True):
             group = take()
-            outcomes: list[bytes | StoreError] = [one.answer for one in group]
-            head: int | None = None
-            if self._page is not None and _is_one_insert(group):
-                # One step of SQLite instead of a handful, after each of which this thread has to win the interpreter's
-                # lock back from those that parse, while everybody waits for it.
-                submissions = _submissions(group)
-                head = self._append_statement(lambda execute: self._insert_submissions(execute, submissions, now_us))
-            if head is None:
-                with self._append_transaction() as execute:
-                    fresh, outcomes = without_repetitions(execute, group)
-                    head = self._insert_submissions(execute, _submissions(fresh), now_us)
-                    rejections = [rejection for one in fresh for rejection in one.rejections]
-                    self._insert_dead_letters(execute, rejections, now_us)
-                    remember_keys(execute, fresh, now_us)
+            return self._append_in_turn(group, now_us) if group else []
+
+    def _append_in_turn(self, group: Sequence[Append], now_us: int) -> list[bytes | StoreError]:
+        outcomes: list[bytes | StoreError] = [one.answer for one in group]
+        head: int | None = None
+        if self._page is not None and _is_one_insert(group):
+            # One step of SQLite instead of a handful, after each of which this thread has to win the interpreter's
+            # lock back from those that parse, while everybody waits for it.
+            submissions = _submissions(group)
+            head = self._append_statement(lambda execute: self._insert_submissions(execute, submissions, now_us))
+        if head is None:
+            with self._append_transaction() as execute:
+                fresh, outcomes = without_repetitions(execute, group)
+                head = self._insert_submissions(execute, _submissions(fresh), now_us)
+                rejections = [rejection for one in fresh for rejection in one.rejections]
+                self._insert_dead_letters(execute, rejections, now_us)
+                remember_keys(execute, fresh, now_us)
         self._note_head(head)
         return outcomes
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
+import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,7 +24,7 @@ from storage.journal_rows import ON_INSERT
 from storage.latch import Latch
 from storage.leader_page import LeaderPage
 
-BUSY_TIMEOUT_MS: Final = 10_000
+BUSY_TIMEOUT_S: Final = 10.0
 _PAGE_BYTES: Final = 4096
 _SHRINK_PAGES: Final = 256
 
@@ -130,7 +131,7 @@ class JournalFile:
     def _connect(self, *, read_only: bool) -> apsw.Connection:
         flags = apsw.SQLITE_OPEN_READONLY if read_only else apsw.SQLITE_OPEN_READWRITE
         connection = apsw.Connection(str(self.path), flags=flags)
-        connection.set_busy_timeout(BUSY_TIMEOUT_MS)
+        connection.set_busy_timeout(int(BUSY_TIMEOUT_S * 1000))
         version = connection.pragma("user_version")
         if version != SCHEMA_VERSION:
             raise CorruptData(f"{self.path} is not a journal of format {SCHEMA_VERSION} (it says {version})")
@@ -152,14 +153,21 @@ class JournalFile:
     # Transactions
 
     @contextlib.contextmanager
-    def _append_turn(self) -> Iterator[None]:
-        """Keep everybody else, of this and of other processes, from writing."""
-        with self._append_lock:
+    def _append_turn(self, *, patient: bool = False) -> Iterator[None]:
+        """Keep everybody else, of this and of other processes, from writing.
+
+        Args:
+            patient: wait as long as it takes.
+
+        Raises:
+            Overloaded: somebody else was writing for too long.
+        """
+        with self._alone(patient=patient) as until_s:
             if self._page is None:
                 yield
                 return
             self._page.give_way()
-            with self._page.queued():
+            with self._page.queued(timeout_s=_left_s(until_s)):
                 yield
 
     @contextlib.contextmanager
@@ -211,14 +219,29 @@ class JournalFile:
     @contextlib.contextmanager
     def _upkeep_turn(self) -> Iterator[None]:
         """Keep everybody from appending, as soon as the append that is under way has ended."""
-        with self._upkeep_lock, self._append_lock:
+        with self._upkeep_lock, self._alone() as until_s:
             if self._page is None:
                 yield
                 return
             self._page.want_turn()
-            with self._page.queued():
+            with self._page.queued(timeout_s=_left_s(until_s)):
                 self._page.end_turn()
                 yield
+
+    @contextlib.contextmanager
+    def _alone(self, *, patient: bool = False) -> Iterator[float | None]:
+        """Keep this process's other threads from writing; yields until when to wait for other processes, None for ever.
+
+        Raises:
+            Overloaded: another thread was writing for too long.
+        """
+        until_s = None if patient else time.monotonic() + BUSY_TIMEOUT_S
+        if not self._append_lock.acquire(timeout=-1 if patient else BUSY_TIMEOUT_S):
+            raise Overloaded("the journal was busy for too long")
+        try:
+            yield until_s
+        finally:
+            self._append_lock.release()
 
     @contextlib.contextmanager
     def _transaction(self, connection: apsw.Connection) -> Iterator[Callable[..., Any]]:
@@ -326,12 +349,19 @@ class JournalFile:
             return [row[0] for row in self._reader.execute(f"PRAGMA {check}") if row[0] != "ok"]
 
     def close(self) -> None:
-        """Close all connections; the last one of all processes checkpoints."""
-        with self._upkeep_lock, self._append_lock, self._read_lock:
+        """Close all connections; the last one of all processes checkpoints.
+
+        While a thread waits for a turn that does not come, its connection stays open until the process ends.
+        """
+        with self._upkeep_lock, self._read_lock:
+            appends = not self._append_lock.acquire(timeout=BUSY_TIMEOUT_S)
             self._reader.close()
             if self._latch is not None:
-                self._appender.close()
+                if not appends:
+                    self._appender.close()
                 self._upkeep.close()
+            if not appends:
+                self._append_lock.release()
 
     # Errors
 
@@ -368,6 +398,10 @@ class JournalFile:
 def _extended_result(error: apsw.Error) -> int:
     """Return SQLite's extended result code, which the library's stubs leave out."""
     return int(error.extendedresult)  # type: ignore[attr-defined]
+
+
+def _left_s(until_s: float | None) -> float | None:
+    return None if until_s is None else max(0.0, until_s - time.monotonic())
 
 
 @contextlib.contextmanager

@@ -7,17 +7,14 @@ those who want to write queue for.
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-import os
 import time
-import weakref
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from storage.errors import DiskFull
+from storage.journal_queue import JournalQueue
 from storage.shared_page import map_page
 
 # Places of the page's 64-bit numbers.
@@ -56,8 +53,7 @@ class LeaderPage:
             OSError: the file cannot be made.
         """
         self._page = map_page(path)
-        self._file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
-        self._close_file = weakref.finalize(self, os.close, self._file)
+        self._queue = JournalQueue(path)
         self._numbers = memoryview(self._page)[:_MESSAGE_BEGINS].cast("Q")
 
     # Turns
@@ -81,18 +77,13 @@ class LeaderPage:
             time.sleep(_YIELD_S)
             wanted_until = self._numbers[_WANTED_UNTIL_NS]
 
-    @contextlib.contextmanager
-    def queued(self) -> Iterator[None]:
+    def queued(self, *, timeout_s: float | None) -> AbstractContextManager[None]:
         """Hold the lock that every write of any process to the journal waits for; the kernel wakes the next at once.
 
-        SQLite's own write lock has no queue: who waits for it looks again once a millisecond, while it is free. The
-        kernel takes the lock back from a process that dies. For one thread of a process at a time.
+        SQLite's own write lock has no queue: who waits for it looks again once a millisecond, while it is free. For one
+        thread of a process at a time; see `JournalQueue.entered`.
         """
-        fcntl.flock(self._file, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            fcntl.flock(self._file, fcntl.LOCK_UN)
+        return self._queue.entered(timeout_s=timeout_s)
 
     # News
 
@@ -154,6 +145,6 @@ class LeaderPage:
 
     def close(self) -> None:
         """Unmap the page."""
-        self._close_file()
+        self._queue.close()
         self._numbers.release()
         self._page.close()

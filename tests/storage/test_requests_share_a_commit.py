@@ -212,7 +212,7 @@ def test_a_group_is_taken_when_it_is_the_processs_turn_to_write(store: Store) ->
         on_commit=lambda requests, _: sizes.append(requests),
     )
     other = LeaderPage(store.paths.leader_page)
-    with other.queued():
+    with other.queued(timeout_s=None):
         committer.submit("first", request(1))
         time.sleep(0.05)
         committer.submit("second", request(1))

@@ -22,7 +22,7 @@ HOLD = """
 import sys
 from pathlib import Path
 from storage.leader_page import LeaderPage
-with LeaderPage(Path(sys.argv[1])).queued():
+with LeaderPage(Path(sys.argv[1])).queued(timeout_s=None):
     print("holds", flush=True)
     sys.stdin.read()
 """
