@@ -42,6 +42,9 @@ TEMPORARY: Final = "<temporary>"
 _INTERRUPTED: Final = Failed("interrupted", "the query was stopped")
 # DuckDB has no kind of error of its own for what a damaged page makes of its readers.
 _DAMAGED_FILE: Final = frozenset({"IO", "Invalid"})
+# Of Arrow, whose types have 63 levels at most.
+_TOO_NESTED: Final = "Recursion level in ArrowSchema"
+_NO_MEMORY: Final = "Memory allocation failure"
 _COUNTS_CHARACTERS: Final = frozenset({"Parser", "Syntax"})
 
 
@@ -88,8 +91,8 @@ def failure(error: Exception, *, text: str, prefix: str, offset_bytes: int, hide
     return _fault(str(details.get("exception_type")), message)
 
 
-def _fault(kind: str, message: str) -> Failed:
-    """What is not wrong with the text: it was stopped, is too large, or cannot be read; or the engine is at fault."""
+def _fault(kind: str, message: str) -> Failed:  # noqa: PLR0911 - one answer for each kind of fault
+    """What DuckDB does not call wrong: it was stopped, is too large, or cannot be read; or the engine is at fault."""
     match kind:
         case "INTERRUPT":
             return _INTERRUPTED
@@ -97,6 +100,11 @@ def _fault(kind: str, message: str) -> Failed:
             return _out_of_memory(message)
         case "IO" if TEMPORARY in message:
             return Failed("too_large", f"there is no temporary space left ({message})", limit="temp_bytes_max")
+        case "INTERNAL" | "FATAL" if _NO_MEMORY in message:
+            # Some of its functions take what the process cannot have; DuckDB is not to be used after that.
+            return Failed("too_large", "the query needs too much memory", limit="memory_bytes_max", retire=True)
+        case _ if _TOO_NESTED in message:
+            return Failed("sql", "a column of the answer is nested too deeply")
         case _ if kind in _DAMAGED_FILE or TABLE in message:
             return Failed("unreadable", message)
         case _:

@@ -11,6 +11,7 @@ from queries.sql.errors import SqlError
 from queries.sql.messages import ParameterValue
 
 _INTEGER_BITS_MAX: Final = 63
+_DEPTH_MAX: Final = 64
 
 # A datetime is a date, too, so it comes first.
 _ENCODERS: Final[dict[type, tuple[str, Callable[[Any], str]]]] = {
@@ -55,11 +56,11 @@ def encode_parameters(
     return [encode_parameter(value) for value in parameters]
 
 
-def encode_parameter(value: object) -> ParameterValue:
+def encode_parameter(value: object, depth: int = 0) -> ParameterValue:
     """Encode one value: null, boolean, number, text, bytes, date, time, or a list of such.
 
     Raises:
-        SqlError: it is of another type, or no Unicode text.
+        SqlError: it is of another type, or no Unicode text, or in more than 64 lists.
     """
     if isinstance(value, str):
         check_text(value)
@@ -68,7 +69,9 @@ def encode_parameter(value: object) -> ParameterValue:
     if isinstance(value, int):
         return ("as_is", value) if value.bit_length() <= _INTEGER_BITS_MAX else ("integer", str(value))
     if isinstance(value, list | tuple):
-        return "list", [encode_parameter(one) for one in value]
+        if depth == _DEPTH_MAX:
+            raise SqlError(f"a parameter has lists in more than {_DEPTH_MAX} levels")
+        return "list", [encode_parameter(one, depth + 1) for one in value]
     for type_, (kind, encode) in _ENCODERS.items():
         if isinstance(value, type_):
             return kind, encode(value)

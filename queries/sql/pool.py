@@ -149,7 +149,7 @@ class SqlPool:
             ValueError: a file of the snapshot is not below the data folder.
         """
         if len(request.sql) > SQL_CHARACTERS_MAX:
-            raise SqlError(f"the text is longer than {SQL_CHARACTERS_MAX} characters")
+            raise SqlError(f"the text is longer than {SQL_CHARACTERS_MAX} characters", position=SQL_CHARACTERS_MAX)
         check_text(request.sql)
         run = Run(
             sql=request.sql,

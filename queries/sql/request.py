@@ -11,8 +11,8 @@ import pyarrow as pa
 from storage.data_files import DataFile
 from storage.erased_rows import NOTHING_ERASED, ErasedRows
 
-SQL_CHARACTERS_MAX: Final = 1 << 20
-"""The longest text of a query. What is longer is a mistake, and would only be slow to refuse."""
+SQL_CHARACTERS_MAX: Final = 999_999
+"""The longest text of a query: less than 1 MB. What is longer is a mistake, and would only be slow to refuse."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -58,6 +58,7 @@ TOO_LARGE = [
     ("SELECT list_sum(range(1000000000))", {"memory_bytes_max"}),
     ("SELECT unnest(range(4000000000))", {"memory_bytes_max"}),
     ("SELECT string_agg(repeat('x', 1000), ',') FROM range(10000000)", {"memory_bytes_max"}),
+    ("SELECT reservoir_quantile(position, 0.5, 2000000000) FROM actions", {"memory_bytes_max"}),
     ("SELECT hash(i) AS h FROM range(40000000) t(i) ORDER BY h", {"temp_bytes_max", "memory_bytes_max"}),
     ("SELECT repeat('x', 1000) FROM range(100000)", {"result_bytes_max"}),
     ("SELECT * FROM range(10000000)", {"rows_max", "result_bytes_max"}),

@@ -165,7 +165,8 @@ def test_an_arrow_answer_is_whole_whether_or_not_it_is_passed_on_as_it_is(
         ("SELECT 1", {"maxRows": 1_000_001}, ["1000000"]),
         ("SELECT 1", {"unknown": 1}, ["unknown"]),
         ("SELECT 1", {"parameters": 5}, []),
-        ("SELECT '" + "x" * 1_100_000 + "'", {}, []),
+        ("SELECT ?", {"parameters": [json.loads("[" * 500 + "]" * 500)]}, ["64"]),
+        ("SELECT '" + "x" * 999_991 + "'", {}, ["999999"]),
     ],
 )
 def test_a_wrong_query_is_400_and_says_why(
