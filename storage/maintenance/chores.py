@@ -13,7 +13,7 @@ from storage.maintenance.compaction import CompactionResult
 from storage.maintenance.compaction_process import CompactionProcess
 from storage.maintenance.last_runs import record_run
 from storage.maintenance.options import MaintenanceOptions
-from storage.maintenance.planning import plan_compaction
+from storage.maintenance.planning import is_pressing, plan_compaction
 from storage.maintenance.retention import expire
 from storage.maintenance.table_log import clean_log, commits_since_checkpoint, system_now_ms, write_checkpoint
 from storage.maintenance.vacuum import vacuum
@@ -23,6 +23,8 @@ _LOG_INTERVAL_S: Final = 2.0
 _COMPACTION_INTERVAL_S: Final = 10.0
 _RETENTION_INTERVAL_S: Final = 300.0
 _VACUUM_INTERVAL_S: Final = 60.0
+# An erasure waits for the end of what is written, and files for their vacuum.
+_STANDING_BACK_S_MAX: Final = 60.0
 
 
 class Upkeeper:
@@ -72,22 +74,43 @@ class Upkeeper:
         if self._compaction is not None:
             running = self._compaction
             try:
-                if not running.finished():
-                    return False
+                finished = running.finished()
             except Exception:
                 self._compaction = None
                 raise
+            if not finished:
+                self._hurry(running)
+                return False
             self._compaction = None
-        options = self._options()
+        limits = self._options().compaction
         files = self._lake.reload(self._journal.state().id).files
-        if plan_compaction(files, options.compaction, now_ms=system_now_ms()).batches:
-            self._compaction = CompactionProcess(
-                self._paths,
-                options.compaction,
-                memory_bytes_max=options.compaction_memory_bytes_max,
-                on_commit=self._tell_of_compaction,
-            )
+        if plan_compaction(files, limits, now_ms=system_now_ms()).batches:
+            self._start(stands_back=not is_pressing(files, limits))
         return False
+
+    def _hurry(self, running: CompactionProcess) -> None:
+        """Have a compaction that stands back begin anew without, once it must not wait any longer.
+
+        What is lost of it was done in time that nobody else wanted. A service may lack the right to give it back what
+        it has given up.
+        """
+        if running.stands_back and (
+            running.seconds_since_progress > _STANDING_BACK_S_MAX
+            or is_pressing(self._lake.reload(self._journal.state().id).files, self._options().compaction)
+        ):
+            self._compaction = None
+            running.stop()
+            self._start(stands_back=False)
+
+    def _start(self, *, stands_back: bool) -> None:
+        options = self._options()
+        self._compaction = CompactionProcess(
+            self._paths,
+            options.compaction,
+            memory_bytes_max=options.compaction_memory_bytes_max,
+            on_commit=self._tell_of_compaction,
+            stands_back=stands_back,
+        )
 
     def _tell_of_compaction(self, result: CompactionResult) -> None:
         record_run(self._paths, "compaction", result)

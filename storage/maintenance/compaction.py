@@ -31,6 +31,9 @@ from storage.write_guard import writing_files
 _DUCKDB_SHARE: Final = 0.75
 _CONFLICTS_MAX: Final = 100
 
+# The files that are to be replaced, and those that are to take their place.
+Replacement = tuple[list[DataFile], list[WrittenFile]]
+
 _log = logging.getLogger("actionlake.compaction")
 
 
@@ -81,6 +84,8 @@ class CompactionRun:
         stop: asked between row groups and commits; what is under way is given up without a trace.
         on_commit: called after each commit, which is durable.
         on_written: called with each new data file, before it is committed.
+        aside: calls what takes long, reading, sorting and writing, perhaps in a thread that leaves the processors to
+            others; what others wait for, a commit and its syncs, is done in the calling thread.
     """
 
     paths: StorePaths
@@ -93,6 +98,7 @@ class CompactionRun:
     stop: Callable[[], bool] = lambda: False
     on_commit: Callable[[CompactionResult], None] = lambda _: None
     on_written: Callable[[WrittenFile], None] = lambda _: None
+    aside: Callable[[Callable[[], Replacement]], Replacement] = lambda rewrite: rewrite()
 
 
 def compact(run: CompactionRun, *, thorough: bool = False) -> CompactionResult:
@@ -163,32 +169,10 @@ def _compact_batch(
 ) -> tuple[CompactionResult, list[WrittenFile]]:
     """Rewrite some partitions in one commit, and return its files; those that cannot be are noted in *failed*."""
     started = time.perf_counter()
-    removed: list[DataFile] = []
-    added: list[WrittenFile] = []
     with writing_files(run.paths.table):
-        try:
-            for wanted in batch:
-                try:
-                    added += rewriter.rewrite(wanted, stop=run.stop)
-                except (CorruptData, CommitRefused) as error:
-                    _require_present(wanted.files, error)
-                    failed[wanted.partition] = error
-                    _log.error("a partition is left as it is: %s", error)
-                    continue
-                removed += wanted.files
-            if not removed:
-                return CompactionResult(), []
-            rewriter.require_same_rows([one.path for one in removed], added)
-        except RowsDiffer as error:
-            remove_unreferenced(added, run.paths.table)
-            failed.update(dict.fromkeys((wanted.partition for wanted in batch), error))
-            _log.error("partitions are left as they are: %s", error)
+        removed, added = run.aside(lambda: _proven(run, rewriter, batch, failed))
+        if not removed:
             return CompactionResult(), []
-        except BaseException as error:
-            remove_unreferenced(added, run.paths.table)
-            if isinstance(error, CorruptData):
-                _require_present(removed, error)
-            raise
         try:
             version = run.lake.rewrite(removed, added, data_change=False)
         except (RewriteConflict, CommitRefused):
@@ -206,6 +190,40 @@ def _compact_batch(
         time.perf_counter() - started,
     )
     return result, added
+
+
+def _proven(
+    run: CompactionRun,
+    rewriter: Rewriter,
+    batch: Sequence[PartitionRewrite],
+    failed: dict[Partition, Exception],
+) -> Replacement:
+    """Write the rows of some partitions anew, and prove that they are the same; what cannot be is left out."""
+    removed: list[DataFile] = []
+    added: list[WrittenFile] = []
+    try:
+        for wanted in batch:
+            try:
+                added += rewriter.rewrite(wanted, stop=run.stop)
+            except (CorruptData, CommitRefused) as error:
+                _require_present(wanted.files, error)
+                failed[wanted.partition] = error
+                _log.error("a partition is left as it is: %s", error)
+                continue
+            removed += wanted.files
+        if removed:
+            rewriter.require_same_rows([one.path for one in removed], added)
+    except RowsDiffer as error:
+        remove_unreferenced(added, run.paths.table)
+        failed.update(dict.fromkeys((wanted.partition for wanted in batch), error))
+        _log.error("partitions are left as they are: %s", error)
+        return [], []
+    except BaseException as error:
+        remove_unreferenced(added, run.paths.table)
+        if isinstance(error, CorruptData):
+            _require_present(removed, error)
+        raise
+    return removed, added
 
 
 def _require_present(files: Sequence[DataFile], error: Exception) -> None:

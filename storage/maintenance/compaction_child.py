@@ -1,5 +1,8 @@
 """`python -m storage.maintenance.compaction_child`: one compaction in a process of its own, with low priority.
 
+What takes long, importing, reading, sorting and writing, is done by a thread of low priority. The commits are not: who
+has a lock of the journal or of the file system and is not given a processor keeps everybody waiting who is.
+
 Started by `storage.maintenance.compaction_process`, which writes what to do as one line of JSON and then keeps the
 pipe open: at its end, which is also the end of the parent by whatever cause, this process ends at once. Each commit is
 told as one line of JSON. It may be killed at any step, as `storage.maintenance.compaction` says.
@@ -7,27 +10,39 @@ told as one line of JSON. It may be killed at any step, as `storage.maintenance.
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import os
 import sys
 import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import msgspec
 
 from storage.absent_modules import do_without
 
+if TYPE_CHECKING:
+    from storage.maintenance.compaction import Replacement
+
 NICENESS: Final = 10
 
 
 class Task(msgspec.Struct, frozen=True):
-    """What to compact, and how; the limits as `CompactionLimits` has them."""
+    """What to compact, and how; the limits as `CompactionLimits` has them.
+
+    Attributes:
+        stands_back: have only the time of processors that nobody else wants.
+    """
 
     data: str
     state: str
     limits: dict[str, int]
     memory_bytes_max: int
+    stands_back: bool
 
 
 class Told(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -42,8 +57,15 @@ def main() -> int:
     """Do it; returns the exit code."""
     task = msgspec.json.decode(sys.stdin.buffer.readline(), type=Task)
     threading.Thread(target=_end_with_parent, name="parent", daemon=True).start()
-    os.nice(NICENESS)
     do_without("pandas")
+    with ThreadPoolExecutor(1, "compaction", initializer=_yield_to_others, initargs=(task,)) as aside:
+        # Takes a second, the first time.
+        aside.submit(importlib.import_module, "storage.maintenance.access").result()
+        aside.submit(importlib.import_module, "storage.maintenance.compaction").result()
+        return _compact(task, lambda rewrite: aside.submit(rewrite).result())
+
+
+def _compact(task: Task, aside: Callable[[Callable[[], Replacement]], Replacement]) -> int:
     from storage.errors import RewriteConflict, StoreError
     from storage.locks import FileLock
     from storage.maintenance.access import opened_upkeep
@@ -74,12 +96,25 @@ def main() -> int:
                     task.memory_bytes_max,
                     now_ms=system_now_ms,
                     on_commit=tell,
+                    aside=aside,
                 )
             )
     except (StoreError, OSError) as error:
         _tell(Told(error=f"{type(error).__name__}: {error}", conflict=isinstance(error, RewriteConflict)))
         return 1
     return 0
+
+
+def _yield_to_others(task: Task) -> None:
+    """Give the calling thread, and those that it starts, the priority that a task asks for.
+
+    Linux keeps a priority for each thread, and lets anybody lower their own. Elsewhere all of the process is nice.
+    """
+    os.nice(NICENESS)
+    if task.stands_back and sys.platform == "linux":
+        # A sandbox around the service may forbid it; being nice has to do there.
+        with contextlib.suppress(PermissionError):
+            os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _tell(told: Told) -> None:

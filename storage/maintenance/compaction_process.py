@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -38,17 +39,27 @@ class CompactionProcess:
         *,
         memory_bytes_max: int,
         on_commit: Callable[[CompactionResult], None],
+        stands_back: bool = False,
     ) -> None:
         """Start it.
+
+        Args:
+            paths: of the store.
+            limits: see there.
+            memory_bytes_max: beside what the process has anyway.
+            on_commit: called with each commit.
+            stands_back: let it have only the time of processors that nobody else wants, which may be none.
 
         Raises:
             OSError: it could not be started.
         """
-        task = Task(str(paths.data), str(paths.state), asdict(limits), memory_bytes_max)
+        task = Task(str(paths.data), str(paths.state), asdict(limits), memory_bytes_max, stands_back)
         # The child runs the very code that its parent runs, whatever folder that was started in.
         path = os.pathsep.join(filter(None, [str(_SOURCE_FOLDER), os.environ.get("PYTHONPATH")]))
+        self.stands_back = stands_back
         self._on_commit = on_commit
         self._error: Told | None = None
+        self._progress_s = time.monotonic()
         self._process = subprocess.Popen(  # noqa: S603 - this very program
             [sys.executable, "-P", "-m", _MODULE],
             stdin=subprocess.PIPE,
@@ -68,11 +79,17 @@ class CompactionProcess:
         """The child's process id."""
         return self._process.pid
 
+    @property
+    def seconds_since_progress(self) -> float:
+        """How long ago it committed, or was started."""
+        return time.monotonic() - self._progress_s
+
     def _listen(self) -> None:
         assert self._process.stdout is not None
         for line in self._process.stdout:
             told = msgspec.json.decode(line, type=Told)
             if told.commit is not None:
+                self._progress_s = time.monotonic()
                 figures = {name: value if name == "seconds" else int(value) for name, value in told.commit.items()}
                 self._on_commit(CompactionResult(**figures))  # type: ignore[arg-type]
             else:

@@ -36,6 +36,8 @@ _FAIR_SHARE: Final = 3
 _TIGHT_COST: Final = 4
 # Below this, what is packed quickly stays so: a fifth of it is not worth opening a file for.
 _TIGHT_BYTES_MIN: Final = 128 * 1024
+# A partition that is written to may have so many times its spare files while there is no idle time to merge them.
+_PRESSING: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +139,17 @@ def plan_compaction(
             rewrites.append((len(members) - aim, chosen))
     rewrites.sort(key=lambda one: (-one[0], one[1].date, one[1].type))
     return CompactionPlan(_batches([rewrite for _, rewrite in rewrites], limits))
+
+
+def is_pressing(files: Iterable[DataFile], limits: CompactionLimits) -> bool:
+    """Whether a partition has so many of a snapshot's *files* that compaction must not wait for an idle processor."""
+    sizes: dict[Partition, list[int]] = defaultdict(list)
+    for one in files:
+        sizes[one.date, one.type].append(one.size_bytes)
+    return any(
+        len(members) > files_aimed_at(sum(members), limits) + _PRESSING * limits.files_spare
+        for members in sizes.values()
+    )
 
 
 def files_aimed_at(size_bytes: int, limits: CompactionLimits) -> int:

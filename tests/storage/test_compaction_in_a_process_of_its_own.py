@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import ClassVar
 
 import pyarrow as pa
 import pytest
@@ -14,9 +20,10 @@ import pytest
 from storage.data_files import sort_rows, write_partitions
 from storage.errors import CommitRefused
 from storage.lake import Lake
-from storage.maintenance import compaction_process
+from storage.maintenance import chores, compaction_process
 from storage.maintenance.chores import Upkeeper
-from storage.maintenance.compaction import CompactionResult
+from storage.maintenance.compaction import CompactionResult, compact
+from storage.maintenance.compaction_child import NICENESS
 from storage.maintenance.compaction_process import CompactionProcess
 from storage.maintenance.options import MaintenanceOptions
 from storage.maintenance.planning import CompactionLimits
@@ -24,7 +31,7 @@ from storage.store import Store
 from tests.faults.effort import repetitions
 from tests.faults.held_calls import KILL, Call, HeldCalls, can_hold
 from tests.storage.building import FIRST_DAY, SCHEMA, eventually, opened, positions, put, store_in, through
-from tests.storage.compacting import MEMORY_BYTES, put_files
+from tests.storage.compacting import MEMORY_BYTES, compaction_run, put_files
 from tests.storage.held_compaction import GATE_VARIABLE
 
 RESTING = CompactionLimits(rest_ms=0)
@@ -147,14 +154,127 @@ def test_the_caretaker_compacts_cleans_the_log_and_removes_the_old_files(folder:
             RESTING, MEMORY_BYTES, vacuum_grace_ms=0, checkpoint_commits=4, on_compaction=told.append
         )
         upkeeper = Upkeeper(store.paths, store.journal, Lake(store.paths.table, SCHEMA), store.latch, lambda: options)
-        chores = {chore.name: chore.run for chore in upkeeper.chores()}
-        chores["compaction"]()
-        eventually(lambda: not chores["compaction"]() and bool(told), timeout_s=180)
+        run = {chore.name: chore.run for chore in upkeeper.chores()}
+        run["compaction"]()
+        eventually(lambda: not run["compaction"]() and bool(told), timeout_s=180)
         upkeeper.close()
-        chores["vacuum"]()
-        chores["table log"]()
+        run["vacuum"]()
+        run["table log"]()
         assert len(list(store.paths.table.glob("date=*/type=*/*.parquet"))) == len(store.read_view().files) == 2
         assert positions(store) == through(30)
+
+
+@pytest.mark.skipif(not can_hold(), reason="the kernel does not let a test hold system calls here")
+@pytest.mark.parametrize("stands_back", [True, False])
+def test_what_takes_long_leaves_the_processors_to_others_and_the_commit_does_not(
+    stands_back: bool, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Seen at each call by which it changes what is on disk, while it is held there."""
+    monkeypatch.setattr(compaction_process, "_MODULE", "tests.storage.held_compaction")
+    monkeypatch.setenv(GATE_VARIABLE, str(tmp_path / "gate"))
+    put_files(store, 3)
+    with HeldCalls(tmp_path / "gate") as held:
+        process = CompactionProcess(
+            store.paths, RESTING, memory_bytes_max=MEMORY_BYTES, on_commit=lambda _: None, stands_back=stands_back
+        )
+        seen: list[tuple[_Priority, set[_Priority]]] = []
+
+        def look(_: Call) -> None:
+            seen.append((_priority_of(process.pid), set(_priorities_of_threads(process.pid))))
+
+        assert held.see_through(process._process, store.paths.data, look) == 0
+    assert process.finished()
+    own = _priority_of(os.getpid())
+    aside = os.SCHED_IDLE if stands_back else os.SCHED_OTHER, min(own[1] + NICENESS, 19)
+    assert seen
+    for main, others in seen:
+        assert main == own
+        assert aside in others
+        assert stands_back or os.SCHED_IDLE not in {policy for policy, _ in others}
+
+
+# The policy of a thread, and how nice it is.
+_Priority = tuple[int, int]
+
+
+def _priority_of(thread: int) -> _Priority:
+    return os.sched_getscheduler(thread), os.getpriority(os.PRIO_PROCESS, thread)
+
+
+def _priorities_of_threads(pid: int) -> Iterator[_Priority]:
+    """Of all threads but the main one."""
+    for name in os.listdir(f"/proc/{pid}/task"):
+        # One of a library's may have ended since.
+        with contextlib.suppress(ProcessLookupError):
+            if int(name) != pid:
+                yield _priority_of(int(name))
+
+
+def test_files_are_written_aside_and_committed_by_the_caller(store: Store) -> None:
+    put_files(store, 3)
+    written: list[str] = []
+    committed: list[str] = []
+    with (
+        ThreadPoolExecutor(1, "aside") as aside,
+        compaction_run(
+            store,
+            limits=RESTING,
+            aside=lambda rewrite: aside.submit(rewrite).result(),
+            on_written=lambda _: written.append(threading.current_thread().name),
+            on_commit=lambda _: committed.append(threading.current_thread().name),
+        ) as run,
+    ):
+        compact(run)
+    assert written == ["aside_0"]
+    assert committed == [threading.current_thread().name]
+
+
+class _Endless:
+    """A compaction that comes to no end."""
+
+    started: ClassVar[list[_Endless]] = []
+
+    def __init__(self, *_: object, stands_back: bool, **__: object) -> None:
+        self.stands_back = stands_back
+        self.seconds_since_progress = 0.0
+        self.stopped = False
+        self.started.append(self)
+
+    def finished(self) -> bool:
+        return False
+
+    def stop(self) -> None:
+        self.stopped = True
+
+
+@pytest.mark.parametrize("why", ["too many files", "too long"])
+def test_one_that_stands_back_is_replaced_when_it_must_not_wait_any_longer(
+    why: str, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(chores, "CompactionProcess", _Endless)
+    monkeypatch.setattr(_Endless, "started", [])
+    limits = CompactionLimits(files_spare=1)
+    put_files(store, 5)
+    assert store.latch is not None
+    upkeeper = Upkeeper(
+        store.paths, store.journal, Lake(store.paths.table, SCHEMA), store.latch, lambda: MaintenanceOptions(limits)
+    )
+    upkeeper.compact()
+    upkeeper.compact()
+    (first,) = _Endless.started
+    assert (first.stands_back, first.stopped) == (True, False)
+    if why == "too many files":
+        put_files(store, 3)
+    else:
+        first.seconds_since_progress = 1e9
+    upkeeper.compact()
+    _, second = _Endless.started
+    assert (first.stopped, second.stands_back) == (True, False)
+    second.seconds_since_progress = 1e9
+    upkeeper.compact()
+    assert len(_Endless.started) == 2
+    upkeeper.close()
+    assert second.stopped
 
 
 _FILE_ROWS = 20_000

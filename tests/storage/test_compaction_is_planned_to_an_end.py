@@ -20,6 +20,7 @@ from storage.maintenance.planning import (
     CompactionPlan,
     PartitionRewrite,
     files_aimed_at,
+    is_pressing,
     plan_compaction,
 )
 
@@ -272,3 +273,10 @@ def test_one_file_is_left_alone_and_so_is_what_is_left_out(thorough: bool) -> No
     assert not plan([data_file(0, 10)], thorough=thorough).batches
     files = [data_file(number, 10) for number in range(9)]
     assert not plan(files, thorough=thorough, without={(DAY, "click")}).batches
+
+
+def test_files_press_in_one_partition_when_there_are_many_times_the_spare_ones() -> None:
+    patient = [data_file(number, 5) for number in range(2 + 4 * LIMITS.files_spare)]
+    elsewhere = [data_file(100 + number, 5, day=1 + number) for number in range(100)]
+    assert not is_pressing(patient + elsewhere, LIMITS)
+    assert is_pressing([*patient, data_file(200, 5), *elsewhere], LIMITS)
