@@ -24,6 +24,7 @@ _DAY_US: Final = 86_400_000_000
 # Each column by a thread of its own takes twice the processor for batches of this size.
 _COMPRESSED: Final = pa.ipc.IpcWriteOptions(compression="lz4", use_threads=False)
 _AS_IT_IS: Final = pa.ipc.IpcWriteOptions()
+_READ: Final = pa.ipc.IpcReadOptions(use_threads=False)
 # What the journal may hold, and a flush takes at once, is bounded in the journal's bytes. A batch that becomes so many
 # times as large when it is read is kept as it is.
 _EXPANSION_MAX: Final = 3
@@ -66,7 +67,7 @@ def decode_batch(payload: bytes, *, rows: int) -> pa.RecordBatch:
     encoded = memoryview(payload)[:-_CHECKSUM_BYTES]
     if zlib.crc32(encoded).to_bytes(_CHECKSUM_BYTES, "little") != payload[-_CHECKSUM_BYTES:]:
         raise ValueError("the checksum does not match: the journal's file is damaged")
-    batch = pa.ipc.open_stream(pa.py_buffer(encoded)).read_next_batch()
+    batch = pa.ipc.open_stream(pa.py_buffer(encoded), options=_READ).read_next_batch()
     batch.validate(full=True)
     if batch.num_rows != rows:
         raise ValueError(f"the batch holds {batch.num_rows} rows where its positions are {rows}")
