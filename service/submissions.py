@@ -85,7 +85,13 @@ class _Waiting:
 
 
 class _Together(list[_Waiting]):
-    """Who waits for one append."""
+    """Who waits for one append.
+
+    Attributes:
+        is_group: whether their bodies were parsed as one.
+    """
+
+    is_group = False
 
 
 class SubmitEndpoint:
@@ -110,6 +116,9 @@ class SubmitEndpoint:
         self._now_us = now_us
         self._loop = asyncio.get_running_loop()
         self._bodies: list[_Waiting] = []
+        self._bodies_size = 0
+        # Appends of bodies that were parsed together and whose commit is not over.
+        self._groups_under_way = 0
         self._gathering = False
         self._committer = GroupCommitter(
             store.journal,
@@ -239,6 +248,7 @@ class SubmitEndpoint:
         """Keep a plain body, together with the others that have come at the same moment."""
         waiting = _Waiting(body, self._loop.create_future(), passage)
         self._bodies.append(waiting)
+        self._bodies_size += len(body)
         self._hand_over_soon()
         answer = await waiting.future
         passage.kept(waiting.size)
@@ -255,6 +265,14 @@ class SubmitEndpoint:
 
     def _hand_over(self) -> None:
         self._gathering = False
+        if self._bodies and (not self._groups_under_way or self._bodies_size >= _PARSE_AT_ONCE_BYTES):
+            self._parse_some()
+        # Others wait for the end of a commit, whose next one they will share either way: until then more come, and
+        # parsing costs the less for each the more there are.
+        self._committer.hand_over()
+
+    def _parse_some(self) -> None:
+        """Parse as many of the bodies that wait as the event loop can be without, and give them to the next commit."""
         taken = size = 0
         for waiting in self._bodies:
             if taken and size + len(waiting.body) > _PARSE_AT_ONCE_BYTES:
@@ -263,6 +281,7 @@ class SubmitEndpoint:
                 break
             taken += 1
             size += len(waiting.body)
+        self._bodies_size -= size
         together, self._bodies = self._bodies[:taken], self._bodies[taken:]
         try:
             self._gather_together(together)
@@ -270,7 +289,6 @@ class SubmitEndpoint:
             for waiting in together:
                 if not waiting.future.done():
                     waiting.future.set_exception(error)
-        self._committer.hand_over()
 
     def _gather_together(self, together: list[_Waiting]) -> None:
         """Parse bodies, those that are right all at once, and give them to the next commit."""
@@ -278,6 +296,7 @@ class SubmitEndpoint:
         grouped = {} if group is None else group.actions
         if group is not None:
             members = _Together(together[place] for place in grouped)
+            members.is_group = True
             append = Append((group.submission,), (), b"", requests=len(members))
             for waiting, actions in zip(members, grouped.values(), strict=True):
                 waiting.accepted = actions
@@ -309,6 +328,8 @@ class SubmitEndpoint:
         except StoreError as error:
             for waiting in together:
                 waiting.future.set_exception(error)
+        else:
+            self._groups_under_way += together.is_group
 
     def _count(self, parsed: ParsedBody) -> None:
         metrics = self._metrics
@@ -326,9 +347,13 @@ class SubmitEndpoint:
 
     def _tell(self, outcomes: list[tuple[_Together | asyncio.Future[bytes], bytes | StoreError]]) -> None:
         for token, outcome in outcomes:
-            if isinstance(token, _Together) and isinstance(outcome, bytes):
-                self._count_group([waiting for waiting in token if waiting.parsed is None])
+            if isinstance(token, _Together) and token.is_group:
+                self._groups_under_way -= 1
+                if isinstance(outcome, bytes):
+                    self._count_group(token)
         _resolve(outcomes)
+        if self._bodies:
+            self._hand_over_soon()
 
     def _count_group(self, group: Sequence[_Waiting]) -> None:
         """Count what is kept, before anybody is told of it; at once, since a count costs as much as parsing 20 actions.
