@@ -356,8 +356,8 @@ def _flattened(annotation: Any) -> Iterable[str | Meta]:
         yield from (meta for meta in metas if isinstance(meta, Meta))
     elif get_origin(annotation) is Literal:
         yield from (f"`{value}`" for value in get_args(annotation))
-    elif annotation in (int, str, bool):
-        yield {int: "whole number", str: "text", bool: "true or false"}[annotation]
+    elif annotation in (int, float, str, bool):
+        yield {int: "whole number", float: "number", str: "text", bool: "true or false"}[annotation]
     elif annotation is type(None):
         yield "not set"
     elif get_origin(annotation) is dict:

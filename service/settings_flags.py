@@ -23,7 +23,8 @@ def settings_options(names: Iterable[str]) -> Callable[[F], F]:
             shown = "" if default is None else f"  [default: {default}]"
             help_text = f"{description(name)}{shown}"
             if isinstance(default, bool):
-                option = click.option(flag, name, is_flag=True, default=None, help=help_text)
+                # The other one is for what the file or a variable says, and for what is on by default.
+                option = click.option(f"{flag}/--no-{flag[2:]}", name, default=None, help=help_text)
             else:
                 option = click.option(flag, name, default=None, metavar=_metavar(name), help=help_text)
             function = option(function)
@@ -34,4 +35,4 @@ def settings_options(names: Iterable[str]) -> Callable[[F], F]:
 
 def _metavar(name: str) -> str:
     kind = describe_type(name)
-    return "N" if kind.startswith("whole number") else "CHOICE" if kind.startswith("`") else "TEXT"
+    return "N" if kind.startswith(("whole number", "number")) else "CHOICE" if kind.startswith("`") else "TEXT"

@@ -7,12 +7,14 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from service.live_settings import LiveSettings
 from service.settings import LIVE, Settings, SettingsError, document
+from service.settings_flags import settings_options
 from service.sources import Sources, load_settings, unknown_variables
 
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -115,3 +117,13 @@ def test_a_worker_gets_exactly_the_supervisors_settings(
 
 def test_what_is_called_live_is_a_setting() -> None:
     assert set(Settings.__struct_fields__) > LIVE
+
+
+def test_a_flag_turns_on_and_off() -> None:
+    """One of the file, or one that is on by default, could not be turned off for a single start otherwise."""
+    taken: dict[str, Any] = {}
+    command = click.command()(settings_options(["insecure", "sql_when_idle"])(lambda **given: taken.update(given)))
+    command.main(["--no-insecure", "--sql-when-idle"], standalone_mode=False)
+    assert taken == {"insecure": False, "sql_when_idle": True}
+    command.main(["--no-sql-when-idle"], standalone_mode=False)
+    assert taken == {"insecure": None, "sql_when_idle": False}
