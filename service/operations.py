@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+from collections.abc import Callable
 from typing import Any
 
 import pyarrow as pa
@@ -21,6 +23,8 @@ from storage.errors import StoreError
 from storage.free_memory import resident_bytes
 from storage.share_book import ShareBook
 from storage.store import Store
+
+_log = logging.getLogger("actionlake.service")
 
 
 @post(
@@ -81,6 +85,7 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
         "0 while the settings file is wrong and therefore not followed",
         float(live.in_force.error is None),
     )
+    failed = store.latch is not None and store.latch.reason is not None
     book: ShareBook = request.app.state.share_book
     in_flight = Reading(
         "actionlake_submissions_in_flight_bytes",
@@ -90,15 +95,28 @@ async def metrics(request: Request[Any, Any, Any]) -> Response[bytes]:
     content = await asyncio.to_thread(
         lambda: process_metrics.render(
             [
-                *journal_readings(store),
-                *shortcut_readings(store),
-                *memory_readings(store, request.app.state.engine),
+                *_as_far_as_it_can_be_read(lambda: journal_readings(store)),
+                *_as_far_as_it_can_be_read(lambda: shortcut_readings(store)),
+                *_as_far_as_it_can_be_read(lambda: memory_readings(store, request.app.state.engine)),
+                Reading("actionlake_store_failed", "1 after a failed write, until a restart", float(failed)),
                 valid,
                 in_flight,
             ]
         )
     )
     return Response(content, media_type=CONTENT_TYPE)
+
+
+def _as_far_as_it_can_be_read(readings: Callable[[], list[Reading]]) -> list[Reading]:
+    """What *readings* returns; nothing of it, and a line in the log, where the store cannot be read.
+
+    The other metrics are wanted most when it cannot.
+    """
+    try:
+        return readings()
+    except StoreError as error:
+        _log.error("some metrics are missing: %s", error)
+        return []
 
 
 def journal_readings(store: Store) -> list[Reading]:
@@ -114,7 +132,6 @@ def journal_readings(store: Store) -> list[Reading]:
         erasures = pending_erasures(execute)
     asked_us = min((one.requested_at_us for one in erasures), default=now_us)
     in_table = store.rejects.in_table()
-    failed = store.latch is not None and store.latch.reason is not None
     return [
         Reading("actionlake_journal_depth", "Actions that are in the journal only", state.depth),
         Reading("actionlake_journal_bytes", "Bytes of these actions in the journal", state.bytes),
@@ -137,7 +154,6 @@ def journal_readings(store: Store) -> list[Reading]:
             "Bytes of the journal that the last flushes moved in a second of their work",
             store.drained_bytes_per_s,
         ),
-        Reading("actionlake_store_failed", "1 after a failed write, until a restart", float(failed)),
     ]
 
 

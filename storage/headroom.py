@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from storage.errors import DiskFull, Overloaded
+from storage.errors import DiskFull, Overloaded, StoreFailed
 from storage.journal import Journal
 from storage.leader_page import LeaderPage
 
@@ -72,6 +72,7 @@ class Headroom:
         """Do nothing while there is room in this *part* of the journal, and on the disk.
 
         Raises:
+            StoreFailed: a folder of the store, or the journal, is not where it was.
             DiskFull: a disk has too little space left for what must go on.
             Overloaded: the journal holds as much as it may.
         """
@@ -119,10 +120,14 @@ class Headroom:
         return max(_RETRY_S_MIN, min(_RETRY_S_MAX, math.ceil(seconds)))
 
     def _look(self, now: float) -> None:
+        self._journal.check_in_place()
         self._log_bytes = self._journal.wal_bytes()
         free: list[int] = []
         for folder in self._folders:
-            space = os.statvfs(folder)
+            try:
+                space = os.statvfs(folder)
+            except OSError as error:
+                raise StoreFailed(f"the folder {folder} cannot be found: {error.strerror}") from error
             free.append(space.f_bavail * space.f_frsize)
         self._disk_free_bytes = min(free)
         self._disk_is_short = self._disk_free_bytes < self._disk_free_bytes_min()

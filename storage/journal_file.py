@@ -59,6 +59,7 @@ class JournalFile:
                 self._appender = self._connect(read_only=False)
                 self._appender.execute(ON_INSERT)
                 self._upkeep = self._connect(read_only=False)
+            self._identity = _identity(path)
 
     @staticmethod
     def create(path: Path, *, durable_version: int, rejects_durable_version: int = -1) -> None:
@@ -276,6 +277,22 @@ class JournalFile:
         fsync_path(path)
         fsync_path(path.parent)
 
+    def check_in_place(self) -> None:
+        """Do nothing while the file that is open here is the one that a restart will find.
+
+        One that was removed or replaced under the running service can still be written to, and read, so that nothing
+        else would tell; what is flushed from it is safe, what is not is gone with the last process that has it open.
+
+        Raises:
+            StoreFailed: it is not.
+        """
+        try:
+            found = _identity(self.path)
+        except OSError as error:
+            raise StoreFailed(f"the journal {self.path} cannot be found: {error.strerror}") from error
+        if found != self._identity:
+            raise StoreFailed(f"the journal {self.path} was replaced while it was in use")
+
     def wal_bytes(self) -> int:
         """The size of the write-ahead log."""
         try:
@@ -393,6 +410,11 @@ class JournalFile:
         """Latch the store; a process that only reads does not judge for the service."""
         if self._latch is not None:
             self._latch.set(reason)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.stat()
+    return status.st_dev, status.st_ino
 
 
 def _extended_result(error: apsw.Error) -> int:

@@ -197,7 +197,11 @@ class Lake:
         return [field for field in wanted if field.name not in existing]
 
     def snapshot(self, journal: str) -> Snapshot:
-        """Return the newest version that this process has loaded; costs nothing if it was asked for before."""
+        """Return the newest version that this process has loaded; costs nothing if it was asked for before.
+
+        Raises:
+            CorruptData: the log cannot be read.
+        """
         with self._lock:
             known = self._snapshots.get(journal)
             # A failed commit may have moved the handle on, so that only its own version tells.
@@ -206,8 +210,13 @@ class Lake:
                     known = self._read_snapshot(journal)
                 except DeltaError:
                     # It was opened long ago, and the files are gone that it has not read so far.
-                    self._update()
-                    known = self._read_snapshot(journal)
+                    try:
+                        self._update()
+                        known = self._read_snapshot(journal)
+                    except (DeltaError, OSError) as error:
+                        raise CorruptData(
+                            f"the log of the table in {self.folder} cannot be read: {first_line(error)}"
+                        ) from error
                 self._snapshots = {journal: known}
             return known
 

@@ -129,7 +129,7 @@ class Store:
         """Do nothing while submissions can be taken that may fill this *part* of the journal.
 
         Raises:
-            StoreFailed: the store is latched.
+            StoreFailed: the store is latched, or its files are not where they were.
             DiskFull: the disk has too little space left.
             Overloaded: the journal holds as much as it may.
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -13,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from storage.errors import DiskFull, Overloaded, StoreFailed, StoreLocked
+from storage.errors import CorruptData, DiskFull, Overloaded, StoreFailed, StoreLocked
 from storage.flush import Flusher, FlushLimits, FlushResult
 from storage.latch import Latch
 from storage.locks import FileLock
@@ -26,6 +27,7 @@ from tests.storage.building import (
     data_files,
     eventually,
     execute,
+    flush,
     flusher,
     opened,
     positions,
@@ -406,3 +408,41 @@ def test_the_size_of_the_journal_is_known_at_a_start(folder: Path) -> None:
         assert os.path.getsize(store.paths.journal) > 0
         store.flush_here()
         assert store.journal.bytes_known == 0
+
+
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_journal_that_a_restart_would_not_find_takes_no_more_submissions(folder: Path, replaced: bool) -> None:
+    """It could still be written to, and what is acknowledged would be gone with the last process that has it open."""
+    with store_in(folder) as store:
+        put(store, 5)
+        store.check_writable()
+        moved = store.paths.journal.rename(folder / "moved.sqlite")
+        if replaced:
+            shutil.copy(moved, store.paths.journal)
+        eventually(lambda: "the journal" in _refusal(store))
+        flush(store)
+        assert len(positions(store)) == 5
+        moved.rename(store.paths.journal)
+        eventually(lambda: not _refusal(store))
+
+
+def test_a_folder_that_vanishes_is_named_to_who_writes_and_who_reads(folder: Path) -> None:
+    with store_in(folder) as store:
+        put(store, 5)
+        away = store.paths.table.rename(folder / "away")
+        eventually(lambda: str(store.paths.table) in _refusal(store))
+        store._lake._snapshots.clear()
+        with pytest.raises(CorruptData, match=str(store.paths.table)):
+            store.read_view()
+        away.rename(store.paths.table)
+        eventually(lambda: not _refusal(store))
+        assert len(positions(store)) == 5
+
+
+def _refusal(store: Store) -> str:
+    """Why the store takes no submissions; nothing if it does."""
+    try:
+        store.check_writable()
+    except StoreFailed as error:
+        return str(error)
+    return ""
