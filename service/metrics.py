@@ -130,6 +130,9 @@ class Metrics:
         current.register(_Readings(readings))
         if MULTIPROCESS_VARIABLE not in os.environ:
             return generate_latest(self._registry) + generate_latest(current)
+        if not os.path.isdir(os.environ[MULTIPROCESS_VARIABLE]):
+            # The state folder is gone, and all counts with it; the readings of this moment tell of it.
+            return generate_latest(current)
         summed = CollectorRegistry()
         prometheus_multiprocess.MultiProcessCollector(summed)  # type: ignore[no-untyped-call]
         return generate_latest(summed) + generate_latest(current)

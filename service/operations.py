@@ -114,7 +114,7 @@ def _as_far_as_it_can_be_read(readings: Callable[[], list[Reading]]) -> list[Rea
     """
     try:
         return readings()
-    except StoreError as error:
+    except (StoreError, OSError) as error:
         _log.error("some metrics are missing: %s", error)
         return []
 

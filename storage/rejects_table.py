@@ -172,15 +172,15 @@ class RejectsTable:
                 self._table = self._open()
             else:
                 self._table.update_incremental()
+            if self._table is None:
+                return RejectsSnapshot(-1, 0, 0, ())
+            adds: Any = pa.table(self._table.get_add_actions(flatten=True))
+            # These are read from the log only now.
+            watermark, maintenance = self._transaction(app_id(source)), self._transaction(_MAINTENANCE)
         except (DeltaError, OSError) as error:
             raise self._unreadable(error) from error
-        if self._table is None:
-            return RejectsSnapshot(-1, 0, 0, ())
-        adds: Any = pa.table(self._table.get_add_actions(flatten=True))
         files = sorted((_file(row) for row in adds.to_pylist()), key=lambda one: (one.date, one.relative_path))
-        return RejectsSnapshot(
-            int(self._table.version()), self._transaction(app_id(source)), self._transaction(_MAINTENANCE), tuple(files)
-        )
+        return RejectsSnapshot(int(self._table.version()), watermark, maintenance, tuple(files))
 
     def _transaction(self, app: str) -> int:
         return 0 if self._table is None else int(self._table.transaction_version(app) or 0)

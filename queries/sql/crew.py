@@ -192,8 +192,9 @@ class Crew:
     def _wait_for(self, worker: WorkerProcess) -> bool:
         try:
             isolation = worker.wait_until_ready()
-        except SqlWorkerDied as error:
-            self._could_not_start(error)
+        except (SqlWorkerDied, OSError) as error:
+            # Nobody would start workers any more, nor be told that there are none, if this thread ended.
+            self._could_not_start(error if isinstance(error, SqlWorkerDied) else SqlWorkerDied(str(error)))
             return False
         with self._changed:
             self._isolation = isolation

@@ -232,7 +232,8 @@ class WorkerProcess:
         status = self._process.wait()
         lost = LostWorker(self._process.pid, status, self._last_words())
         shutil.rmtree(self._folder, ignore_errors=True)
-        self._standard_error_path.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self._standard_error_path.unlink()
         return lost
 
     def close(self) -> None:
@@ -240,7 +241,11 @@ class WorkerProcess:
         self._socket.close()
 
     def _last_words(self) -> str:
-        written = self._standard_error_path.read_bytes()
+        try:
+            written = self._standard_error_path.read_bytes()
+        except OSError as error:
+            # Of a state folder that was taken away, say: what a worker has to say must not end who looks after them.
+            return f"what it wrote last cannot be read: {error}"
         return written[-_STANDARD_ERROR_BYTES_SHOWN:].decode(errors="replace").strip()
 
 

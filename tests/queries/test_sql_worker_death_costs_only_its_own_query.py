@@ -6,6 +6,7 @@ import contextlib
 import gc
 import os
 import select
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,6 +105,16 @@ def test_a_worker_that_died_idle_costs_nothing(sql: Sandbox) -> None:
         assert select.select([ends], [], [], 180)[0], "a killed process does not end"
         os.close(ends)
     assert [sql.ask("SELECT 1").rows for _ in range(4)] == [[(1,)]] * 4
+
+
+def test_a_worker_is_replaced_though_its_folder_was_taken_away(table: SmallTable, tmp_path: Path) -> None:
+    """Whoever replaces workers must not end for want of a dead one's files: later queries would wait for ever."""
+    with sandbox(table, tmp_path / "temp") as sql:
+        (victim,) = sql.pool.worker_pids()
+        shutil.rmtree(tmp_path / "temp")
+        os.kill(victim, signal.SIGKILL)
+        _wait_until(lambda: victim not in sql.pool.worker_pids(idle=True) != [])
+        assert sql.ask("SELECT 1").rows == [(1,)]
 
 
 def _answers(sql: Sandbox) -> bool:

@@ -17,6 +17,7 @@ import pytest
 from service.submissions import MEDIA_TYPES
 from tests.service.running_service import ACTIONLAKE, RunningService, action, running_service, submission
 from tests.service.test_submissions_over_http import problem
+from tests.storage.building import eventually
 
 ROUTES = ["/health/live", "/api/retrievelogs?userId=u", "/metrics", "/schema", "/nothing"]
 
@@ -99,6 +100,11 @@ def test_metrics_count_what_happened(tmp_path: Path) -> None:
         assert service.metric("actionlake_flush_seconds_count") == 1
         assert service.metric("actionlake_scanned_bytes_total") > 0
         assert service.client.get("/metrics").headers["content-type"] == "text/plain; version=0.0.4; charset=utf-8"
+        # Nothing is counted without the folder, which must not keep anybody from being told.
+        service.data.rename(tmp_path / "gone")
+        eventually(lambda: service.client.get("/health/ready").status_code == 503)
+        assert service.client.post("/api/submitlogs", json=submission("u", action())).status_code == 503
+        assert "actionlake_store_failed" in service.client.get("/metrics").text, service.log()
         assert service.metric("actionlake_worker_hot_rows_bytes") < hot_bytes
         footers, resident = (service.metric(f"actionlake_worker_{what}_bytes") for what in ("footers", "resident"))
         assert 0 < footers < resident
