@@ -38,6 +38,9 @@ COLLECTIONS: Final = {
     "trino_any_match(matches)": """
         CASE WHEN matches IS NULL THEN NULL WHEN list_contains(matches, true) THEN true
              WHEN trino_has_null(matches) THEN NULL ELSE false END""",
+    "trino_array_equals(a, b)": """
+        CASE WHEN a IS NULL OR b IS NULL THEN NULL WHEN len(a) <> len(b) THEN false
+             ELSE trino_all_match(list_transform(a, lambda e, i: e = b[i])) END""",
     "trino_all_match(matches)": """
         CASE WHEN matches IS NULL THEN NULL WHEN list_contains(matches, false) THEN false
              WHEN trino_has_null(matches) THEN NULL ELSE true END""",
@@ -95,6 +98,16 @@ JSON: Final = {
     "trino_json_scalar(j, path)": """
         CASE WHEN json_valid(j) AND json_type(j, path) NOT IN ('OBJECT', 'ARRAY')
              THEN json_extract_string(j, path) END""",
+    # Of a text, a number as it is written there, where one of its numbers only has that value.
+    "trino_json_text_scalar(j, path)": r"""
+        CASE WHEN NOT json_valid(j) OR json_type(j, path) IN ('OBJECT', 'ARRAY') THEN NULL
+             WHEN json_type(j, path) = 'DOUBLE'
+             THEN trino_only(list_distinct(list_filter(
+                      regexp_extract_all(j, '-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?'),
+                      lambda n: TRY_CAST(n AS DOUBLE) = TRY_CAST(json_extract_string(j, path) AS DOUBLE))),
+                      json_extract_string(j, path))
+             ELSE json_extract_string(j, path) END""",
+    "trino_only(texts, otherwise)": "CASE WHEN len(texts) = 1 THEN texts[1] ELSE otherwise END",
     "trino_json_array_length(j)": """
         CASE WHEN json_valid(j) AND json_type(j) = 'ARRAY' THEN CAST(json_array_length(j) AS BIGINT) END""",
     "trino_json_size(j, path)": """

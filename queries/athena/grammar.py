@@ -6,7 +6,8 @@ plain name with arguments, so that a function which this package does not know i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterator, Sequence
 from typing import ClassVar, Final
 
 from sqlglot import exp
@@ -18,6 +19,8 @@ from sqlglot.tokenizer_core import Token, TokenType
 from queries.athena.errors import MalformedQuery, QueryError
 
 QUERY_CHARACTERS_MAX: Final = 262_144
+
+_NUMBER_OF_A_BASE: Final = re.compile(r"0(?:[xX](?:_?[0-9a-fA-F])+|[oO](?:_?[0-7])+|[bB](?:_?[01])+)")
 
 # These have a syntax of their own inside their parentheses.
 _SYNTACTIC_FUNCTIONS: Final = (
@@ -64,9 +67,37 @@ def tokenize(text: str) -> list[Token]:
     if len(text) > QUERY_CHARACTERS_MAX:
         raise MalformedQuery(f"the query has {len(text)} characters; at most {QUERY_CHARACTERS_MAX} are allowed")
     try:
-        return list(AthenaSql().tokenize(text))
+        tokens = list(AthenaSql().tokenize(text))
     except TokenError as error:
         raise MalformedQuery(_first_line(str(error))) from None
+    return list(_with_numbers_of_trino(tokens, text))
+
+
+def _with_numbers_of_trino(tokens: list[Token], text: str) -> Iterator[Token]:
+    """The tokens, with `0x1f`, `0o17` and `0b11` as numbers, which sqlglot takes for bytes, or for 0 and an alias.
+
+    Raises:
+        MalformedQuery: an identifier begins with a digit.
+    """
+    end = -1
+    for at, token in enumerate(tokens):
+        if token.start <= end:
+            continue
+        following = tokens[at + 1] if at + 1 < len(tokens) else None
+        number = _NUMBER_OF_A_BASE.fullmatch(text, token.start, token.end + 1)
+        if following is not None and token.token_type == TokenType.NUMBER and following.start == token.end + 1:
+            number = number or _NUMBER_OF_A_BASE.fullmatch(text, token.start, following.end + 1)
+            if number is None and (text[following.start].isalpha() or text[following.start] == "_"):
+                raise MalformedQuery(
+                    "identifiers must not start with a digit; surround the identifier with double quotes",
+                    line=token.line,
+                    column=token.col,
+                )
+        if number is None:
+            yield token
+            continue
+        end = number.end() - 1
+        yield Token(TokenType.NUMBER, str(int(number[0], 0)), token.line, token.col, token.start, end)
 
 
 def parse_query(text: str, parameters: Sequence[str] = ()) -> exp.Expr:

@@ -14,14 +14,14 @@ MICROSECOND_DIGITS: Final = 6
 
 _TIMESTAMP = re.compile(
     r"\s*(?P<date>[-+]?\d{4,}-\d{1,2}-\d{1,2})"
-    r"(?: (?:(?P<hour>\d{1,2}):(?P<minute>\d{1,2})(?::(?P<second>\d{1,2})(?:\.(?P<fraction>\d+))?)?)?"
+    r"(?: (?:(?P<hour>[01]?\d|2[0-3]):(?P<minute>[0-5]?\d)(?::(?P<second>[0-5]?\d)(?:\.(?P<fraction>\d+))?)?)?"
     r"\s*(?P<zone>.+?)?)?\s*"
 )
 _ISO_8601 = re.compile(
-    r"(?P<date>\d{4}(?:-\d{2}(?:-\d{2})?)?)(?:T(?:(?P<hour>\d{2})(?::(?P<minute>\d{2})(?::(?P<second>\d{2})"
+    r"(?P<date>\d{4}(?:-\d{2}(?:-\d{2})?)?)(?:T(?:(?P<hour>[01]\d|2[0-3])(?::(?P<minute>[0-5]\d)(?::(?P<second>[0-5]\d)"
     r"(?:[.,](?P<fraction>\d+))?)?)?(?P<zone>Z|[+-]\d{2}(?::?\d{2})?)?)?)?"
 )
-_TIME = re.compile(r"\s*(\d{1,2}):(\d{1,2})(?::(\d{1,2})(?:\.(\d+))?)?\s*")
+_TIME = re.compile(r"\s*([01]?\d|2[0-3]):([0-5]?\d)(?::([0-5]?\d)(?:\.(\d+))?)?\s*")
 _OFFSET = re.compile(r"([+-])(\d{2})(?::?(\d{2}))?")
 _DAY_TO_SECOND = ("DAY", "HOUR", "MINUTE", "SECOND")
 _UNIT_MS: Final = {"DAY": 86_400_000, "HOUR": 3_600_000, "MINUTE": 60_000, "SECOND": 1_000}

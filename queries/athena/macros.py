@@ -30,11 +30,9 @@ _HOST: Final = (
     r"|\d{1,3}(?:\.\d{1,3}){3}|\[[0-9A-Fa-f:.]+\])(?::(\d*))?$"
 )
 _TIMESTAMP: Final = (
-    r"^\s*([+-]?\d{4,}-\d{1,2}-\d{1,2})(?: (?:(\d{1,2}:\d{1,2}(?::\d{1,2}(?:\.\d+)?)?))?\s*(\S.*?)?)?\s*$"
+    r"^\s*([+-]?\d{4,}-\d{1,2}-\d{1,2})(?: (?:((?:[01]?\d|2[0-3]):\d{1,2}(?::\d{1,2}(?:\.\d+)?)?))?\s*(\S.*?)?)?\s*$"
 )
-_ISO_8601: Final = (
-    r"^(\d{4}(?:-\d{2}(?:-\d{2})?)?)(?:T(?:(\d{2}(?::\d{2}(?::\d{2}(?:[.,]\d+)?)?)?)(Z|[+-]\d{2}(?::?\d{2})?)?)?)?$"
-)
+_ISO_8601: Final = r"^(\d{4}(?:-\d{2}(?:-\d{2})?)?)(?:T(?:((?:[01]\d|2[0-3])(?::\d{2}(?::\d{2}(?:[.,]\d+)?)?)?)(Z|[+-]\d{2}(?::?\d{2})?)?)?)?$"
 
 _FRACTIONAL: Final = r"(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?"
 
@@ -205,7 +203,7 @@ _TIMES: Final = {
         CASE WHEN regexp_full_match(trino_trim(s), '[+-]?\d{4,}-\d{1,2}-\d{1,2}')
              THEN TRY_CAST(trino_trim(s) AS DATE) END""",
     "trino_parse_time(s)": r"""
-        CASE WHEN regexp_full_match(s, '\d{1,2}:\d{1,2}(?::\d{1,2}(?:\.\d{1,6})?)?')
+        CASE WHEN regexp_full_match(s, '(?:[01]?\d|2[0-3]):\d{1,2}(?::\d{1,2}(?:\.\d{1,6})?)?')
              THEN TRY_CAST(CASE WHEN regexp_matches(s, ':.*:') THEN s ELSE s || ':00' END AS TIME) END""",
     "trino_clock(t)": """
         CASE WHEN t = '' THEN '00:00:00' WHEN length(t) - length(replace(t, ':', '')) = 0 THEN t || ':00:00'
@@ -243,6 +241,9 @@ _TIMES: Final = {
     # A moment rounded half up to so many microseconds.
     "trino_round_time(t, us)": """
         t + to_microseconds(us // 2) - to_microseconds(trino_floor_mod(epoch_us(t) + us // 2, us))""",
+    "trino_whole_days(i)": """
+        CASE WHEN epoch(i) % 86400 <> 0 THEN trino_raise(
+                 'INVALID_FUNCTION_ARGUMENT: Cannot add hour, minutes or seconds to a date') ELSE i END""",
     "trino_offset_text(minutes)": """
         CASE WHEN minutes < 0 THEN '-' ELSE '+' END || lpad(CAST(abs(minutes) // 60 AS VARCHAR), 2, '0')
         || ':' || lpad(CAST(abs(minutes) % 60 AS VARCHAR), 2, '0')""",

@@ -12,7 +12,7 @@ from queries.athena.errors import QueryError, UntranslatableError
 from queries.athena.handlers import handles
 from queries.athena.scope import Scope, Value
 from queries.athena.syntax import require_only
-from queries.athena.types import BIGINT, BOOLEAN, UNKNOWN, TrinoType, common_super_type
+from queries.athena.types import BIGINT, BOOLEAN, DOUBLE, UNKNOWN, TrinoType, common_super_type
 
 if TYPE_CHECKING:
     from queries.athena.expressions import ExpressionCompiler
@@ -157,7 +157,11 @@ def _between(compiler: ExpressionCompiler, node: exp.Between, scope: Scope) -> V
     require_only(node, "this", "low", "high")
     values = [compiler.compile(node.args[part], scope) for part in ("this", "low", "high")]
     value, low, high = operators.aligned("BETWEEN", values)
-    return Value(f"({value} BETWEEN {low} AND {high})", BOOLEAN)
+    between = f"({value} BETWEEN {low} AND {high})"
+    if operators.common_type("BETWEEN", values).name in ("double", "real"):
+        # NaN is between no two numbers, which DuckDB has between any and NaN.
+        between = f"({between} AND {operators.comparison('<=', value, high, DOUBLE)})"
+    return Value(between, BOOLEAN)
 
 
 @handles(exp.In)

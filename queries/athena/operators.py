@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from queries.athena.casts import coerce, convert, instant, local
@@ -23,6 +24,9 @@ from queries.athena.types import (
     timestamp,
 )
 
+# Which side is taken for the greatest there is, if it is NaN; of an equality, both are looked at.
+_NAN_SIDES: Final = {"=": None, "<>": None, ">": 0, ">=": 0, "<": 1, "<=": 1}
+_NUMBER: Final = re.compile(r"\(*-?(?:CAST\()*'?[0-9.]+(?:[eE][+-]?[0-9]+)?'?(?: AS [A-Z0-9(),]+\))*\)*")
 _SYMBOLS: Final = {"add": "+", "subtract": "-", "multiply": "*", "divide": "/", "modulo": "%"}
 
 
@@ -169,7 +173,8 @@ def shifted_moment(moment: Value, interval: Value, sign: str) -> Value:
     """
     kind = moment.type
     if kind == DATE:
-        return Value(f"CAST({moment.sql} {sign} {interval.sql} AS DATE)", DATE)
+        days = interval.sql if interval.type == INTERVAL_YEAR else f"trino_whole_days({interval.sql})"
+        return Value(f"CAST({moment.sql} {sign} {days} AS DATE)", DATE)
     if kind.name == "timestamp with time zone" and interval.type == INTERVAL_YEAR and kind.zone != "UTC":
         return Value(instant(f"({local(moment.sql, kind)} {sign} {interval.sql})", kind.zone or ""), kind)
     return Value(f"({moment.sql} {sign} {interval.sql})", kind)
@@ -182,8 +187,41 @@ def compared(symbol: str, left: Value, right: Value) -> Value:
         QueryError: Trino does not compare such types.
         UntranslatableError: DuckDB compares such values otherwise.
     """
-    a, b = aligned(symbol, [left, right])
-    return Value(f"({a} {symbol} {b})", BOOLEAN)
+    kind = common_type(symbol, [left, right])
+    a, b = (convert(value.sql, value.type, kind, strict=True) for value in (left, right))
+    return Value(comparison(symbol, a, b, kind), BOOLEAN)
+
+
+def comparison(symbol: str, a: str, b: str, kind: TrinoType) -> str:
+    """The text of `a symbol b`, both of *kind*.
+
+    NaN is equal to nothing and neither less nor greater than anything, where DuckDB has it equal to itself and the
+    greatest. Of rows and arrays, NULL inside makes NULL of what would be equal; DuckDB has it equal to itself.
+    """
+    if symbol in ("=", "<>") and (equal := _equality_of_parts(a, b, kind)) is not None:
+        return equal if symbol == "=" else f"(NOT {equal})"
+    sql = f"({a} {symbol} {b})"
+    sides = [f"isnan({side})" for side in (a, b) if not _NUMBER.fullmatch(side)]
+    if kind.name not in ("double", "real") or symbol not in _NAN_SIDES or not sides:
+        return sql
+    if symbol in ("=", "<>"):
+        both = " AND ".join(sides)
+        if len(sides) == 1:
+            return sql
+        return f"({sql} AND NOT ({both}))" if symbol == "=" else f"({sql} OR ({both}))"
+    greater = a if _NAN_SIDES[symbol] == 0 else b
+    return sql if _NUMBER.fullmatch(greater) else f"({sql} AND NOT isnan({greater}))"
+
+
+def _equality_of_parts(a: str, b: str, kind: TrinoType) -> str | None:
+    if kind.name == "row":
+        fields = [
+            (row_field(Value(a, kind), at), row_field(Value(b, kind), at).sql) for at in range(len(kind.parameters))
+        ]
+        return f"({' AND '.join(comparison('=', one.sql, other, one.type) for one, other in fields)})"
+    if kind.name == "array" and not kind.element.parameters:
+        return f"trino_array_equals({a}, {b})"
+    return None
 
 
 def aligned(symbol: str, values: list[Value]) -> list[str]:

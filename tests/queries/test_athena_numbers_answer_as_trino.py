@@ -112,9 +112,29 @@ COMPARISONS = [
     ("(1,'a') = (1,'a')", "true"),
     ("(1,2) in ((1,2),(3,4))", "true"),
     ("not null", None),
+    ("nan() = nan()", "false"),
+    ("nan() <> nan()", "true"),
+    ("nan() > 1e0", "false"),
+    ("1e0 < nan()", "false"),
+    ("nan() <= nan()", "false"),
+    ("(select 0e0 / 0e0) >= 0.5", "false"),
+    ("1e0 between 0e0 and nan()", "false"),
+    ("1e0 between 0e0 and 2e0", "true"),
+    ("cast(null as double) = nan()", None),
+    ("nan() is not distinct from nan()", "true"),
+    ("array[1, null] = array[1, 2]", None),
+    ("array[1, null] = array[2, null]", "false"),
+    ("array[1, 2] <> array[1, 3]", "true"),
+    ("row(1, null) = row(1, null)", None),
+    ("row(1, null) = row(2, null)", "false"),
+    ("row(1, array[2, null]) <> row(1, array[2, 3])", None),
+    ("row(1, 2) <> row(1, 2)", "false"),
 ]
 
 ARITHMETIC = [
+    ("0x1F", "31"),
+    ("0b101 + 0o17", "20"),
+    ("x'1F'", "1f"),
     ("asin(0)", "0.0"),
     ("atan(1) = pi() / 4", "true"),
     ("atan2(1, 0) = pi() / 2", "true"),
@@ -225,6 +245,8 @@ ARITHMETIC = [
 ]
 
 FAILURES = [
+    ("1x", "SYNTAX_ERROR", "identifiers must not start with a digit"),
+    ("0b102", "SYNTAX_ERROR", "identifiers must not start with a digit"),
     ("2147483647 + 1", "NUMERIC_VALUE_OUT_OF_RANGE", "Overflow in addition of INT32 (2147483647 + 1)!"),
     (
         "9223372036854775807 + 1",

@@ -33,6 +33,16 @@ INTERVALS = [
     ("interval '2-3' year to month", "2-3"),
     ("interval '-1' day", "-1 00:00:00.000"),
     ("interval '90' minute", "0 01:30:00.000"),
+    ("date '2012-08-08' + interval '48' hour", "2012-08-10"),
+    ("day(interval '50' hour)", "2"),
+    ("hour(interval '50' hour)", "2"),
+    ("minute(interval '90' second)", "1"),
+    ("second(interval '90.5' second)", "30"),
+    ("millisecond(interval '90.5' second)", "500"),
+    ("hour(-interval '50' hour)", "-2"),
+    ("year(interval '15' month)", "1"),
+    ("month(-interval '15' month)", "-3"),
+    ("extract(day from interval '50' hour)", "2"),
 ]
 
 FORMATS = [
@@ -162,6 +172,10 @@ DATES = [
 ]
 
 FAILURES = [
+    ("date '2012-08-08' - interval '1' hour", "INVALID_FUNCTION_ARGUMENT", "Cannot add hour, minutes or seconds"),
+    ("timestamp '2020-01-01 24:00:00'", "INVALID_FUNCTION_ARGUMENT", "24:00:00"),
+    ("time '24:00:00'", "INVALID_LITERAL", "24:00:00"),
+    ("from_iso8601_timestamp('2020-01-01T24:00')", "INVALID_LITERAL", "24:00"),
     ("date_add('hour', 1, date '2020-01-01')", "INVALID_FUNCTION_ARGUMENT", "'hour' is not a valid DATE field"),
     (
         "date_format(timestamp '2022-10-20 05:10:00', '%w')",

@@ -71,7 +71,8 @@ def _json_extract(call: Call) -> Value:
 
 @scalar("json_extract_scalar", arguments=2)
 def _json_extract_scalar(call: Call) -> Value:
-    return Value(f"trino_json_scalar({_json(call, 0)}, {_path(call)})", VARCHAR)
+    written = "json" if call.value(0).type == JSON else "json_text"
+    return Value(f"trino_{written}_scalar({_json(call, 0)}, {_path(call)})", VARCHAR)
 
 
 @scalar("json_value", arguments=2)

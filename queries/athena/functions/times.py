@@ -61,6 +61,14 @@ _CLOCK_FIELDS: Final = {
     "second": "second({})",
     "millisecond": "(millisecond({}) % 1000)",
 }
+# Of an interval in milliseconds: how many are one, and of how many it is counted.
+_INTERVAL_MILLISECONDS: Final = {
+    "day": (86_400_000, 0),
+    "hour": (3_600_000, 86_400_000),
+    "minute": (60_000, 3_600_000),
+    "second": (1_000, 60_000),
+    "millisecond": (1, 1_000),
+}
 
 
 def _moment(call: Call, index: int, *names: str) -> Value:
@@ -81,13 +89,30 @@ def _unit(call: Call, value: Value) -> str:
     return unit
 
 
+def _interval_field(call: Call) -> Value | None:
+    """A field of an interval, which is cut towards zero; None if the argument is none, or the interval has no such."""
+    value = call.value(0)
+    if value.type == INTERVAL_DAY and call.name in _INTERVAL_MILLISECONDS:
+        unit, of = _INTERVAL_MILLISECONDS[call.name]
+        within = f" % {of}" if of else ""
+        return Value(f"({milliseconds(value.sql)}{within} // {unit})", BIGINT)
+    if value.type == INTERVAL_YEAR and call.name in ("year", "month"):
+        months = f"(date_part('year', {value.sql}) * 12 + date_part('month', {value.sql}))"
+        return Value(f"({months} {'//' if call.name == 'year' else '%'} 12)", BIGINT)
+    return None
+
+
 @scalar(*_FIELDS, arguments=1)
 def _field(call: Call) -> Value:
+    if (of_interval := _interval_field(call)) is not None:
+        return of_interval
     return Value(_FIELDS[call.name].format(_clock(_moment(call, 0))), BIGINT)
 
 
 @scalar(*_CLOCK_FIELDS, arguments=1)
 def _clock_field(call: Call) -> Value:
+    if (of_interval := _interval_field(call)) is not None:
+        return of_interval
     value = _moment(call, 0, "timestamp", "timestamp with time zone", "time")
     return Value(_CLOCK_FIELDS[call.name].format(_clock(value)), BIGINT)
 
