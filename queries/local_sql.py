@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,27 +94,49 @@ class LocalSql:
             self._version, self._erasing = view.snapshot.version, erasing
             self._files = len(view.files)
 
+    def statements(self, text: str) -> list[str]:
+        """The statements of *text*, each by itself.
+
+        Raises:
+            LocalSqlError: it does not parse.
+        """
+        with self._duckdb_errors():
+            return [one.query for one in self.connection.extract_statements(text)]
+
     def run(self, statement: str) -> LocalResult:
         """Run one statement, or several, and return the last one's result.
 
         Raises:
-            LocalSqlError: it is wrong or failed.
+            LocalSqlError: it is wrong or failed, or there is none.
             StoreError: the store cannot be read.
+            KeyboardInterrupt: it was interrupted.
         """
         self.refresh()
         started = time.perf_counter()
-        try:
-            reader = self.connection.execute(statement).to_arrow_reader(_BATCH_ROWS)
-        except duckdb.Error as error:
-            raise LocalSqlError(str(error)) from error
+        with self._duckdb_errors():
+            # None where there is nothing but comments, which the types do not say.
+            executed: duckdb.DuckDBPyConnection | None = self.connection.execute(statement)
+            if executed is None:
+                raise LocalSqlError("there is no statement")
+            reader = executed.to_arrow_reader(_BATCH_ROWS)
         return LocalResult(reader.schema, self._batches(reader), self.connection, started, self._files)
 
-    @staticmethod
-    def _batches(reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
-        try:
+    def _batches(self, reader: pa.RecordBatchReader) -> Iterator[pa.RecordBatch]:
+        with self._duckdb_errors():
             yield from reader
+
+    @contextmanager
+    def _duckdb_errors(self) -> Iterator[None]:
+        try:
+            yield
         except (duckdb.Error, pa.ArrowException) as error:
             raise LocalSqlError(str(error)) from error
+        except (RuntimeError, KeyboardInterrupt) as error:
+            # Ctrl-C, which DuckDB makes another error of, or does not see, and goes on in its threads.
+            if isinstance(error, RuntimeError) and not isinstance(error.__cause__, KeyboardInterrupt):
+                raise
+            self.connection.interrupt()
+            raise KeyboardInterrupt from error
 
 
 def _files_read(node: dict[str, Any]) -> Iterator[int]:

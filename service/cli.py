@@ -146,16 +146,23 @@ def _import(files: tuple[Path, ...], target: Target) -> None:
 @config_option
 @settings_options(FOLDER_SETTINGS)
 def sql(query: str | None, output_format: str, config: Path | None, **flags: Any) -> None:
-    """Run one QUERY over the table `actions`, or open the interactive shell; also beside a running service."""
+    """Run one QUERY over the table `actions`, or open the interactive shell; also beside a running service.
+
+    Without QUERY, and with an input that is no terminal, what would be typed into the shell is read from there.
+    """
     with errors_told():
         store = store_to_read(settings_of(config, flags))
         try:
             from queries.local_sql import LocalSql, LocalSqlError
-            from service.sql_shell import run_shell, write_result
+            from service.sql_shell import run_script, run_shell, write_result
 
             session = LocalSql(store)
             if query is None and sys.stdin.isatty():
                 run_shell(session)
+                return
+            if query is None and output_format == "table":
+                if not run_script(session, sys.stdin):
+                    sys.exit(1)
                 return
             try:
                 write_result(session.run(query if query is not None else sys.stdin.read()), output_format)

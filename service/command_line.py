@@ -28,6 +28,9 @@ def errors_told() -> Iterator[None]:
 
     try:
         yield
+    except BrokenPipeError:
+        # Whoever read the output has enough; click ends the command in silence.
+        raise
     except (StoreError, SettingsError, OSError) as error:
         raise click.ClickException(str(error)) from error
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -50,6 +51,11 @@ def write_result(result: LocalResult, output_format: str) -> None:
 
 
 def _show(result: LocalResult) -> None:
+    if result.schema.names == ["explain_key", "explain_value"]:
+        for batch in result.batches:
+            for plan in batch.column(1).to_pylist():
+                click.echo(plan)
+        return
     kept: list[pa.RecordBatch] = []
     rows = 0
     for batch in result.batches:
@@ -111,15 +117,52 @@ def run_shell(session: LocalSql) -> None:
             return
 
 
-class Shell:
-    """The shell without its terminal: lines in, text out."""
+def run_script(session: LocalSql, lines: Iterable[str]) -> bool:
+    """Do what *lines* say as if they were typed into the shell, up to the first error.
 
-    def __init__(self, session: LocalSql, echo: Callable[[str], None]) -> None:
+    The last statement may lack its semicolon. What is wrong is told on the standard error.
+
+    Returns:
+        Whether all went well.
+    """
+    shell = Shell(session, click.echo, complain=partial(click.echo, err=True), timer=False)
+    for line in lines:
+        shell.feed(line.rstrip("\n"))
+        if shell.finished or shell.failed:
+            return not shell.failed
+    shell.end()
+    return not shell.failed
+
+
+class Shell:
+    """The shell without its terminal: lines in, text out.
+
+    Attributes:
+        finished: it was told to quit.
+        failed: the last line was wrong, or a statement failed.
+
+    Args:
+        session: what runs the statements.
+        echo: takes what is said beside results.
+        complain: takes what is wrong; as *echo* unless given.
+        timer: whether to tell time and scanned files.
+    """
+
+    def __init__(
+        self,
+        session: LocalSql,
+        echo: Callable[[str], None],
+        *,
+        complain: Callable[[str], None] | None = None,
+        timer: bool = True,
+    ) -> None:
         self._session = session
         self._echo = echo
+        self._complain = complain or echo
         self._pending = ""
-        self._timer = True
+        self._timer = timer
         self.finished = False
+        self.failed = False
 
     @property
     def prompt(self) -> str:
@@ -132,6 +175,7 @@ class Shell:
 
     def feed(self, line: str) -> None:
         """Take one line: a dot command, or a part of a statement that ends with a semicolon."""
+        self.failed = False
         if not self._pending and line.strip().startswith("."):
             self._command(line.strip().rstrip(";").split())
             return
@@ -142,14 +186,25 @@ class Shell:
         elif not self._pending.strip():
             self._pending = ""
 
-    def _run(self, statement: str) -> None:
+    def end(self) -> None:
+        """Run a statement that lacks its semicolon."""
+        statement, self._pending = self._pending, ""
+        if statement.strip():
+            self._run(statement)
+
+    def _run(self, text: str) -> None:
         try:
-            result = self._session.run(statement)
-            _show(result)
-            if self._timer:
-                self._echo(result.scan_line())
+            for statement in self._session.statements(text):
+                result = self._session.run(statement)
+                _show(result)
+                if self._timer:
+                    self._echo(result.scan_line())
         except (LocalSqlError, StoreError) as error:
-            self._echo(str(error))
+            self._fail(str(error))
+
+    def _fail(self, message: str) -> None:
+        self.failed = True
+        self._complain(message)
 
     def _command(self, words: list[str]) -> None:
         match words:
@@ -167,4 +222,4 @@ class Shell:
             case [".timer", "on" | "off" as value]:
                 self._timer = value == "on"
             case _:
-                self._echo(f"{words[0]} is not a command, or not written like that; .help lists them")
+                self._fail(f"{words[0]} is not a command, or not written like that; .help lists them")

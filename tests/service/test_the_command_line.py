@@ -8,7 +8,10 @@ import io
 import json
 import subprocess
 from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
 
+import duckdb
 import polars as pl
 import pytest
 
@@ -143,6 +146,63 @@ def test_sql_writes_parquet_to_the_standard_output_of_a_process(three_users: Pat
         timeout=120,
     )
     assert pl.read_parquet(done.stdout).height == 6
+
+
+@pytest.mark.parametrize(
+    ("script", "said", "complaint"),
+    [
+        ("SELECT 1 AS one; SELECT 2 AS two;\n.tables\nSELECT 3\n AS three", ["one", "two", "daily", "three"], ""),
+        (".help\n.quit\nSELECT 1 AS one;", [".timer"], ""),
+        ("EXPLAIN SELECT 1;", ["PROJECTION"], ""),
+        ("SELECT 1 AS one;\nSELEC 2;\nSELECT 3 AS three;", ["one"], "SELEC"),
+        (".nonsense\nSELECT 1 AS one;", [], ".help"),
+        (";\n-- nothing\n", [], ""),
+    ],
+)
+def test_a_script_says_what_would_be_typed(three_users: Path, script: str, said: list[str], complaint: str) -> None:
+    done = actionlake("sql", "--data", three_users, stdin=script)
+    assert done.returncode == (1 if complaint else 0)
+    assert complaint in done.stderr
+    words = ("one", "two", "three", "daily", ".timer", "PROJECTION")
+    assert [word for word in words if word in done.stdout] == [word for word in words if word in said]
+
+
+def test_no_statement_is_an_error_and_no_traceback(three_users: Path) -> None:
+    done = actionlake("sql", "  ", "--data", three_users)
+    assert (done.returncode, done.stderr) == (1, "Error: there is no statement\n")
+
+
+def test_a_reader_that_has_enough_ends_a_query_in_silence(three_users: Path) -> None:
+    command = [ACTIONLAKE, "sql", "SELECT * FROM range(10000000)", "--format", "csv", "--data", str(three_users)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.read(5) == b"range"
+        process.stdout.close()
+        assert process.stderr.read() == b""
+        assert process.wait() == 1
+
+
+def test_an_interrupted_statement_is_stopped_and_said_so(three_users: Path) -> None:
+    """DuckDB tells of Ctrl-C as of an error, and goes on in its threads, so that the next statement would wait."""
+    store = read_store(StorePaths.of(three_users), ActionSchema())
+    stopped: list[str] = []
+
+    def interrupted(_: str) -> None:
+        raise RuntimeError("Query interrupted") from KeyboardInterrupt()
+
+    try:
+        session = LocalSql(store)
+        session.refresh()
+        connection = SimpleNamespace(
+            register=session.connection.register, execute=interrupted, interrupt=lambda: stopped.append("stopped")
+        )
+        session.connection = cast("duckdb.DuckDBPyConnection", connection)
+        with pytest.raises(KeyboardInterrupt):
+            session.run("SELECT count(*) FROM range(1000000000000)")
+    finally:
+        store.close(flush=False)
+    assert stopped == ["stopped"]
 
 
 def test_an_import_sends_the_key_that_the_service_asks_for(
