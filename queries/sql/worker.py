@@ -51,9 +51,12 @@ _LOOK_AGAIN_S: Final = 0.02
 # Beside what DuckDB accounts for: buffers of answers, strings in the making, stacks of threads.
 _ADDRESS_SPACE_BESIDE_BYTES: Final = 1 << 30
 _FILE_BESIDE_SPILL_BYTES: Final = 1 << 20
-# Memory that the last queries used goes back when none has come for so long; at the latest after that.
+# Memory that the last queries used goes back when none has come for so long; at the latest after that. A little stays
+# for longer: a dashboard's query, which comes again each few seconds, spends milliseconds on taking it anew.
 _REST_S: Final = 0.2
 _GIVE_BACK_S_MAX: Final = 10.0
+_LITTLE_BYTES: Final = 32 * 1024 * 1024
+_REST_WITH_LITTLE_S: Final = 10.0
 
 
 @dataclass(slots=True)
@@ -96,6 +99,7 @@ class Worker:
         hot: HotReceiver,
         walls: Walls,
         bytes_read: Callable[[], int | None],
+        resident_bytes: Callable[[], int | None],
     ) -> None:
         self._channel = channel
         self._descriptor = descriptor
@@ -105,15 +109,17 @@ class Worker:
         self._work: queue.SimpleQueue[tuple[UseTable | UseHot | UseErased | _Query, memoryview]] = queue.SimpleQueue()
         self._hot = hot
         self._broken: Failed | None = None
-        # Since when there may be memory to give back.
+        # Since when there may be memory to give back, and what there is when it is given back.
         self._used_since_s: float | None = None
+        self._resident_bytes = resident_bytes
+        self._resident_bytes_at_rest = resident_bytes()
 
     def serve(self) -> None:
         """Answer queries; ends with the process."""
         threading.Thread(target=self._listen, name="listen", daemon=True).start()
         while True:
             try:
-                work, payload = self._work.get(timeout=None if self._used_since_s is None else _REST_S)
+                work, payload = self._work.get(timeout=self._rest_s())
             except queue.Empty:
                 self._give_back()
                 continue
@@ -121,7 +127,7 @@ class Worker:
                 self._answer(work)
                 if self._used_since_s is None:
                     self._used_since_s = time.monotonic()
-                elif time.monotonic() - self._used_since_s > _GIVE_BACK_S_MAX:
+                elif time.monotonic() - self._used_since_s > _GIVE_BACK_S_MAX and self._has_grown():
                     self._give_back()
             else:
                 self._take(work, payload)
@@ -129,6 +135,18 @@ class Worker:
     def _give_back(self) -> None:
         give_back()
         self._used_since_s = None
+        self._resident_bytes_at_rest = self._resident_bytes()
+
+    def _rest_s(self) -> float | None:
+        """How long to wait for the next query until memory is given back; None when there is none to give."""
+        if self._used_since_s is None:
+            return None
+        return _REST_S if self._has_grown() else _REST_WITH_LITTLE_S
+
+    def _has_grown(self) -> bool:
+        """Whether there is more to give back than a little, as far as the system says."""
+        now, at_rest = self._resident_bytes(), self._resident_bytes_at_rest
+        return now is None or at_rest is None or now - at_rest > _LITTLE_BYTES
 
     def _listen(self) -> None:
         """Take messages as they come, and interrupt a query that shall stop until it has."""
@@ -256,7 +274,7 @@ def _run_when_idle() -> None:
 
 def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: memoryview) -> tuple[Worker, Ready]:
     os.nice(start.niceness)
-    bytes_read = resource_limits.BytesRead()
+    bytes_read, resident = resource_limits.BytesRead(), resource_limits.ResidentBytes()
     walls = Walls(
         Enclosure(
             data_folder=Path(start.data_folder),
@@ -289,4 +307,4 @@ def _build(channel: Channel[ToWorker], descriptor: int, start: Start, payload: m
         _run_when_idle()
     engine = Engine(start, pa.ipc.read_schema(pa.py_buffer(payload)), bytes_now)
     engine.warm_up()
-    return Worker(channel, descriptor, engine, HotReceiver(), walls, bytes_now), Ready(walls.seal())
+    return Worker(channel, descriptor, engine, HotReceiver(), walls, bytes_now, resident.now), Ready(walls.seal())

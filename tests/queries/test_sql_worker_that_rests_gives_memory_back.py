@@ -5,9 +5,12 @@ from __future__ import annotations
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from queries.sql import worker
+from queries.sql.worker import Worker
 from tests.queries.sql_tables import make_rows, sandbox, write_table
 
 MIB = 1024 * 1024
@@ -37,3 +40,25 @@ def test_a_worker_is_small_again_after_a_large_query(tmp_path: Path) -> None:
             assert time.monotonic() < deadline, f"it keeps {(memory(pid, 'VmRSS') - before) // MIB} MiB"
             time.sleep(0.02)
         assert sql.pool.worker_pids() == [pid]
+
+
+def test_only_a_little_stays_for_a_dashboards_next_query(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is little is counted from what the worker had when it last gave back, which may be more than at first."""
+    resident: list[int | None] = [100 * MIB]
+    nothing: Any = None
+    one = Worker(nothing, 0, nothing, nothing, nothing, lambda: 0, lambda: resident[-1])
+
+    def rest_s(now: int | None) -> float | None:
+        resident.append(now)
+        one._used_since_s = 0.0
+        return one._rest_s()
+
+    assert one._rest_s() is None, "nothing was used"
+    assert rest_s(120 * MIB) == 10.0
+    assert rest_s(133 * MIB) == 0.2
+    assert rest_s(None) == 0.2
+    monkeypatch.setattr(worker, "give_back", lambda: resident.append(130 * MIB))
+    one._give_back()
+    assert one._rest_s() is None
+    assert rest_s(160 * MIB) == 10.0
+    assert rest_s(163 * MIB) == 0.2

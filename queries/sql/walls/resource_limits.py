@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import resource
 import threading
@@ -28,6 +29,21 @@ class AddressSpace:
     def bytes_now(self) -> int:
         """The address space that this process takes now."""
         return int(os.pread(self._descriptor, 256, 0).split()[0]) * os.sysconf("SC_PAGE_SIZE")
+
+
+class ResidentBytes:
+    """How much this process has in memory, also when `/proc` is out of reach later."""
+
+    def __init__(self) -> None:
+        self._descriptor: int | None = None
+        with contextlib.suppress(FileNotFoundError):
+            self._descriptor = os.open(_PROC_STATM, os.O_RDONLY | os.O_CLOEXEC)
+
+    def now(self) -> int | None:
+        """The bytes now, shared ones included; None where the system does not count."""
+        if self._descriptor is None:
+            return None
+        return int(os.pread(self._descriptor, 256, 0).split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
 class BytesRead:
