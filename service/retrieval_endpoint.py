@@ -20,7 +20,7 @@ from service.clients import client_of
 from service.problems import Problem, problem_of
 from service.retrievals import PARAMETERS, Retrievals, parse_format, parse_query, scan_headers
 from service.streams import PartsResponse, send_to_its_end
-from storage.errors import StoreError
+from storage.errors import CorruptData, StoreError
 
 _JSON: Final = b"application/json"
 
@@ -47,7 +47,9 @@ class RetrieveEndpoint:
                 stream, chunks = await self._retrievals.stream(given, wanted, client_of(scope))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is answered, and logged unless it was foreseen
             problem = problem_of(error)
-            if problem.status >= 500 and not isinstance(error, StoreError | Problem):
+            if isinstance(error, CorruptData):
+                _log.error("a retrieval met damage: %s", error)
+            elif problem.status >= 500 and not isinstance(error, StoreError | Problem):
                 _log.error("a retrieval failed unexpectedly", exc_info=error)
             await send_problem(send, problem)
             return

@@ -137,7 +137,7 @@ def recover(paths: StorePaths, schema: ActionSchema, latch: Latch) -> RecoveryRe
             removed_entries=(*removed, *rejects.removed_entries),
             trimmed=trimmed,
             rejects_lost=rejects.lost,
-            damaged_files=tuple(_damaged_files(lake.reload(state.id))),
+            damaged_files=tuple(damaged_files(lake.reload(state.id))),
         )
     finally:
         journal.close()
@@ -167,7 +167,7 @@ def _require_what_was_acknowledged(paths: StorePaths) -> None:
             )
 
 
-def _damaged_files(snapshot: Snapshot) -> Iterator[str]:
+def damaged_files(snapshot: Snapshot) -> Iterator[str]:
     """Look at the size of every data file, which costs microseconds a file; `verify` looks inside."""
     for one in snapshot.files:
         try:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import duckdb
 import msgspec
 import pytest
 
@@ -15,6 +15,7 @@ from queries.formats import Format
 from queries.retrieval import RetrievalRequest, retrieve_page
 from queries.streaming import StreamRequest, stream_retrieval
 from queries.whole_views import answer_whole
+from storage.errors import CorruptData
 from storage.lake import Lake
 from storage.maintenance.table_log import system_now_ms
 from storage.maintenance.vacuum import vacuum
@@ -86,12 +87,17 @@ def test_the_next_view_after_a_compaction_is_a_newer_one(store: Store) -> None:
     assert len(store.read_view().files) == 2
 
 
-def test_a_file_that_is_missing_from_the_newest_version_is_an_error(store: Store, engine: Engine) -> None:
-    Path(store.read_view().files[0].path).unlink()
+@pytest.mark.parametrize("whole", [False, True])
+def test_a_file_that_is_missing_or_cut_off_is_named(store: Store, engine: Engine, whole: bool) -> None:
+    path = Path(store.read_view().files[0].path)
+    if whole:
+        path.unlink()
+    else:
+        os.truncate(path, 100)
 
     def answer(view: ReadView) -> int:
         with engine.connect() as connection:
             return len(retrieve_page(connection, view, RetrievalRequest(ALL_CLICKS, "asc", 1_000)).rows)
 
-    with pytest.raises(duckdb.IOException, match="No files found"):
+    with pytest.raises(CorruptData, match=path.name):
         answer_whole(store, answer)
