@@ -22,9 +22,15 @@ from storage.data_files import DataFile
 from storage.footer_memory import read_footer
 from storage.schema import PARTITION_COLUMNS
 
-_OWN_TEXTS: Final = ("user_id", "session_id", "properties")
+# Texts of any length.
+FREE_TEXT: Final = "properties"
+_OWN_TEXTS: Final = ("user_id", "session_id", FREE_TEXT)
 _INDEX: Final = pa.int32()
 _SHARED_TEXT: Final = pa.dictionary(_INDEX, pa.string())
+
+
+class TextsTooLong(Exception):
+    """Texts that dictionaries hold once are more than may be held, in all rows that have them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,10 +103,6 @@ class SharedTexts:
         """The texts of all rows."""
         return pc.take(self.texts, self.places, boundscheck=False)
 
-    def part(self, start: int, rows: int) -> pa.Array:
-        """The texts of some rows."""
-        return pc.take(self.texts, self.places.slice(start, rows), boundscheck=False)
-
 
 @dataclass(frozen=True, slots=True)
 class Repeated:
@@ -113,12 +115,8 @@ class Repeated:
         return self
 
     def whole(self, rows: int) -> pa.Array:
-        """The values of all rows, which are so many."""
-        return pa.repeat(self.block[0], rows) if rows else self.block
-
-    def part(self, _: int, rows: int) -> pa.Array:
-        """The values of some rows, which are the same bytes for each batch."""
-        return self.block.slice(0, rows)
+        """The values of all rows, which are so many: of a batch, the same bytes for each."""
+        return self.block.slice(0, rows) if rows <= len(self.block) else pa.repeat(self.block[0], rows)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,10 +133,6 @@ class Values:
         """The values of all rows."""
         return self.values
 
-    def part(self, start: int, rows: int) -> pa.Array:
-        """The values of some rows, which are not copied."""
-        return self.values.slice(start, rows)
-
 
 SliceColumn = SharedTexts | Repeated | Values
 
@@ -151,15 +145,23 @@ class SliceColumns:
         memory: rows that are in none of them, with the columns of *schema*.
         schema: the columns, as they leave.
         batch_rows: the largest batch that will be made.
+        text_bytes_max: of all texts in `FREE_TEXT` that files have in dictionaries.
     """
 
     def __init__(
-        self, contents: Sequence[FileContent], memory: pa.Table, schema: pa.Schema, *, batch_rows: int
+        self,
+        contents: Sequence[FileContent],
+        memory: pa.Table,
+        schema: pa.Schema,
+        *,
+        batch_rows: int,
+        text_bytes_max: int,
     ) -> None:
         self._contents = contents
         self._memory = memory
         self._schema = schema
         self._batch_rows = batch_rows
+        self._text_bytes_max = text_bytes_max
         self.rows = sum(one.footer.num_rows for one in contents) + memory.num_rows
         in_dictionaries = frozenset(PARTITION_COLUMNS).union(*(one.in_dictionaries for one in contents))
         # Texts that no file has in a dictionary are no longer than the pages, and would cost a table of all of them.
@@ -179,6 +181,7 @@ class SliceColumns:
 
         Raises:
             OSError, pa.ArrowException: a file cannot be read; also from reading.
+            TextsTooLong: (from reading) texts in dictionaries are longer than may be.
         """
         with ExitStack() as stack:
             files = [
@@ -186,7 +189,7 @@ class SliceColumns:
                     pq.ParquetFile(
                         one.file.path,
                         metadata=one.footer,
-                        read_dictionary=sorted(self._shared - frozenset(PARTITION_COLUMNS)),
+                        read_dictionary=sorted(self._read_as_dictionaries(one)),
                         page_checksum_verification=True,
                     )
                 )
@@ -194,14 +197,27 @@ class SliceColumns:
             ]
             yield lambda name: self._column(files, name)
 
+    def _read_as_dictionaries(self, content: FileContent) -> frozenset[str]:
+        # How long texts are in all is seen before they are written out.
+        own = content.in_dictionaries & {FREE_TEXT}
+        return own | (self._shared - frozenset(PARTITION_COLUMNS))
+
     def _column(self, files: Sequence[pq.ParquetFile], name: str) -> SliceColumn:
         repeated = self._repeated(name)
         if repeated is not None:
             return repeated
         parts: list[pa.Array] = []
+        left_bytes = self._text_bytes_max
         for file, content in zip(files, self._contents, strict=True):
-            parts += self._parts(file, content, name)
+            chunks = self._parts(file, content, name)
+            if name == FREE_TEXT and name in content.in_dictionaries:
+                left_bytes -= sum(map(_texts_bytes, chunks))
+                if left_bytes < 0:
+                    raise TextsTooLong
+            parts += chunks
         data_type = self._schema.field(name).type
+        if name not in self._shared:
+            parts = [one.cast(data_type) for one in parts]
         parts += self._memory[name].cast(_SHARED_TEXT if name in self._shared else data_type).chunks
         return _shared_texts(parts) if name in self._shared else Values(_joined(parts, data_type))
 
@@ -239,7 +255,16 @@ class SliceColumns:
         text = content.text_of(name)
         if text is not None and name in self._shared:
             return [pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text]))]
-        return [one.cast(data_type) for one in file.read(columns=[name], use_threads=False).column(0).chunks]
+        read: list[pa.Array] = file.read(columns=[name], use_threads=False).column(0).chunks
+        return [one.cast(data_type) for one in read] if name in self._shared else read
+
+
+def _texts_bytes(one: pa.Array) -> int:
+    """What the texts take when they are written out."""
+    if not pa.types.is_dictionary(one.type):
+        return int(one.nbytes)
+    lengths = pc.binary_length(one.dictionary)
+    return pc.sum(pc.take(lengths, one.indices, boundscheck=False).cast(pa.int64())).as_py() or 0
 
 
 def _joined(parts: list[pa.Array], data_type: pa.DataType) -> pa.Array:

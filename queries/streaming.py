@@ -1,14 +1,14 @@
 """A whole retrieval as a stream, in order, in bounded memory.
 
 Rows leave ordered by time. Sorting them all at once would hold them all, and hold back the first until the last is
-read. What is asked for is therefore cut along time into slices of about `SLICE_ROWS` rows, by what the table's log
-says of each file: a file belongs to one UTC day, so days follow each other without being merged, and a day with more
-rows than that is cut by the hour or finer. Each slice is sorted by itself, and sent while the next one is read.
+read. What is asked for is therefore cut along time into slices: days follow each other without being merged, since a
+file belongs to one UTC day, and a day with more rows or longer texts than a slice may hold is cut by what is counted in
+it (`slice_cutting`). Each slice is sorted by itself, and sent while the next one is read.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Final
@@ -22,20 +22,22 @@ from queries.formats import ByteStream, Format, encode, encode_lines
 from queries.memory_rows import page_rows
 from queries.pruning import Pruned
 from queries.retrieval import ROW_COLUMNS, RetrievalQuery, ScanStatistics
+from queries.slice_cutting import SliceBounds, SliceCutter
 from queries.slice_rows import BATCH_ROWS, SliceRows, can_be_read, read_slice
 from queries.sources import Order, PageBounds, Sources, find_sources
 from storage.data_files import DataFile
 from storage.read_view import ReadView
 
 SLICE_ROWS: Final = 90_000
+# Of properties; those of 90,000 usual rows have a third.
+SLICE_TEXT_BYTES: Final = 12_000_000
 # Of files that are read by Arrow, for one slice.
 _READ_DIRECTLY_ROWS_MAX: Final = 2 * SLICE_ROWS
-# As they lie on the disk; usual rows take a fifth.
-_WHOLE_DAY_BYTES_MAX: Final = 16 << 20
 # Of fewer rows DuckDB finds the first without reading all columns of the others.
 _READ_ROWS_MIN: Final = 20_000
+# Of no more than these DuckDB finds the first without holding the others.
+_FIRST_ROWS_MAX: Final = 10_000
 _DAY_US: Final = 86_400_000_000
-_SECOND_US: Final = 1_000_000
 _EPOCH_ORDINAL: Final = 719_163
 _ALL_TIME_US: Final = (0, 253_402_300_800_000_000)
 
@@ -87,9 +89,7 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
         view.schema.table_schema.names if typed else ROW_COLUMNS,
         page=None if request.limit is None else PageBounds(request.order, request.limit, None),
     )
-    # Reading a slice takes the memory of all rows of its files: cutting a day would have them read more than once.
-    day_rows_max = _READ_DIRECTLY_ROWS_MAX if _is_read_directly(request, view, sources.files) else None
-    slices = plan_slices(sources.files, request.filter, rows_max=SLICE_ROWS, day_rows_max=day_rows_max)
+    slices = plan_slices(sources.files, request.filter, rows_max=SLICE_ROWS)
     if request.order == "desc":
         slices.reverse()
     if typed and request.filter.user_id is not None and not sources.files:
@@ -114,13 +114,10 @@ def stream_retrieval(connection: QueryConnection, view: ReadView, request: Strea
     return RetrievalStream(content, planned, sources.pruned)
 
 
-def plan_slices(
-    files: Sequence[DataFile], asked: RetrievalFilter, *, rows_max: int, day_rows_max: int | None = None
-) -> list[Slice]:
-    """Cut what is asked for along time, each part with about *rows_max* rows in files at the most; at least one part.
+def plan_slices(files: Sequence[DataFile], asked: RetrievalFilter, *, rows_max: int) -> list[Slice]:
+    """Cut what is asked for between days, each part with *rows_max* rows in files at the most, or one day.
 
-    A user's own history is one slice: the files have far more rows than it. A day of no more than *day_rows_max* rows
-    is one, too, unless its files are large.
+    At least one part. A user's own history is one slice: the files have far more rows than it.
     """
     low = _ALL_TIME_US[0] if asked.from_us is None else asked.from_us
     high = _ALL_TIME_US[1] if asked.to_us is None else asked.to_us
@@ -138,36 +135,10 @@ def plan_slices(
         if pending and pending_rows + rows > rows_max:
             slices.append(Slice(start, day * _DAY_US - 1, tuple(pending)))
             start, pending, pending_rows = day * _DAY_US, [], 0
-        whole = (
-            day_rows_max is not None
-            and rows <= day_rows_max
-            and sum(one.size_bytes for one in days[day]) <= _WHOLE_DAY_BYTES_MAX
-        )
-        if rows > rows_max and not whole:
-            parts = _cut_day(day, days[day], rows_max=rows_max, low=max(start, low), high=high)
-            slices += parts
-            start = parts[-1].to_us + 1
-        else:
-            pending += days[day]
-            pending_rows += rows
+        pending += days[day]
+        pending_rows += rows
     slices.append(Slice(start, high, tuple(pending)))
     return [one for one in slices if one.from_us <= one.to_us]
-
-
-def _cut_day(day: int, files: Sequence[DataFile], *, rows_max: int, low: int, high: int) -> list[Slice]:
-    """Cut one day's files into equal parts of time between their own bounds; the first begins at *low*."""
-    begin = max(low, day * _DAY_US, min(one.time_min_us for one in files))
-    end = min(high, (day + 1) * _DAY_US - 1, max(one.time_max_us for one in files))
-    parts = max(1, -(-sum(one.rows for one in files) // rows_max))
-    width = max(_SECOND_US, -(-(end - begin + 1) // parts))
-    slices: list[Slice] = []
-    start = low
-    for edge in range(begin + width - 1, end + width, width):
-        to_us = min(edge, end)
-        overlapping = tuple(one for one in files if one.time_min_us <= to_us and one.time_max_us >= start)
-        slices.append(Slice(start, to_us, overlapping))
-        start = to_us + 1
-    return slices
 
 
 def _from_memory(view: ReadView, request: StreamRequest, sources: Sources) -> Iterator[pa.RecordBatch]:
@@ -203,15 +174,15 @@ class _SliceReader:
         self._columns = view.schema.table_schema
         self._typed = request.format in (Format.ARROW, Format.PARQUET)
         self._selected = action_stream_sql(request.format, view.schema, csv_raw=request.csv_raw)
+        self._cutter = SliceCutter(connection, sources.memory, view.erased, SliceBounds(SLICE_ROWS, SLICE_TEXT_BYTES))
         direction = "ASC" if request.order == "asc" else "DESC"
         self._order = f"time {direction}, journal {direction}, position {direction}"
 
     def batches(self, slices: Sequence[Slice]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of all slices, at least one batch, which may be empty."""
         left = self._request.limit
-        # Threads of this stream: what they took of Arrow's allocator, which keeps memory for each thread, ends with
-        # them. One reads a slice, and the other one helps it.
-        with ThreadPoolExecutor(2, thread_name_prefix="slices") as threads:
+        # A thread of this stream: what it took of Arrow's allocator, which keeps memory for each thread, ends with it.
+        with ThreadPoolExecutor(1, thread_name_prefix="slices") as threads:
             yield from self._batches(slices, left, threads)
         if self._typed:
             pa.default_memory_pool().release_unused()
@@ -230,7 +201,7 @@ class _SliceReader:
                 following = slices[number + 1] if number + 1 < len(slices) else None
                 ahead = self._read_ahead(following, threads) if following is not None and early else None
                 rows = 0
-                for batch in self._query(one, left) if read is None else self._of_read(read, left):
+                for batch in self._queried(one, left) if read is None else self._of_read(read, left):
                     rows += batch.num_rows
                     if rows or number == 0:
                         yield batch
@@ -259,7 +230,6 @@ class _SliceReader:
             self._request.order,
             self._columns,
             self._connection.check,
-            beside=threads,
         )
 
     def _of_read(self, read: SliceRows, left: int | None) -> Iterator[pa.RecordBatch]:
@@ -269,11 +239,28 @@ class _SliceReader:
             self._connection.check()
             yield batch
 
-    def _query(self, one: Slice, left: int | None) -> Iterator[pa.RecordBatch]:
-        query = RetrievalQuery(self._asked(one))
+    def _queried(self, one: Slice, left: int | None) -> Iterator[pa.RecordBatch]:
+        """The rows of a slice by queries, each of which holds a part of bounded size."""
+        asked = self._asked(one)
+        bounds: Iterable[tuple[int | None, int | None]] = [(asked.from_us, asked.to_us)]
+        if asked.user_id is None and (left is None or left > _FIRST_ROWS_MAX):
+            bounds = self._cutter.parts(one.files, asked, descending=self._request.order == "desc")
+        for number, (from_us, to_us) in enumerate(bounds):
+            rows = 0
+            for batch in self._query(one.files, replace(asked, from_us=from_us, to_us=to_us), left):
+                rows += batch.num_rows
+                if rows or number == 0:
+                    yield batch
+            if left is not None:
+                left -= rows
+                if left <= 0:
+                    return
+
+    def _query(self, files: Sequence[DataFile], asked: RetrievalFilter, left: int | None) -> Iterator[pa.RecordBatch]:
+        query = RetrievalQuery(asked)
         source = query.source(
             self._connection,
-            one.files,
+            files,
             self._memory,
             self._view.erased,
             columns=self._columns.names if self._typed else None,

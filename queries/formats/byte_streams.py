@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final
 
-CHUNK_BYTES: Final = 256 * 1024
+CHUNK_BYTES: Final = 512 * 1024
 CHUNK_BYTES_MAX: Final = 1024 * 1024
 
 Piece = bytes | memoryview

@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +27,7 @@ from tests.storage.building import DAY_US
 SCHEMA = ActionSchema()
 COLUMNS = SCHEMA.table_schema
 FIRST_DAY = 19_800
+BATCH_ROWS = 70
 EPOCH = datetime.datetime(1970, 1, 1, tzinfo=datetime.UTC)
 
 Row = dict[str, Any]
@@ -93,9 +93,9 @@ def wanted(rows: Sequence[Row], asked: RetrievalFilter, order: Order, erased: Er
     return sorted(found, key=lambda row: (row["time"], row["journal"], row["position"]), reverse=order == "desc")
 
 
-def all_rows(read: SliceRows, *, rows_max: int | None = None, batch_rows: int = 70) -> list[Row]:
-    batches = list(read.batches(rows_max=rows_max, batch_rows=batch_rows))
-    assert all(batch.schema.equals(COLUMNS) and batch.num_rows <= batch_rows for batch in batches)
+def all_rows(read: SliceRows, *, rows_max: int | None = None) -> list[Row]:
+    batches = list(read.batches(rows_max=rows_max))
+    assert all(batch.schema.equals(COLUMNS) and batch.num_rows <= BATCH_ROWS for batch in batches)
     rows: list[Row] = pa.Table.from_batches(batches, schema=COLUMNS).to_pylist()
     return rows
 
@@ -118,14 +118,11 @@ def test_the_rows_are_those_of_a_plain_search(tmp_path: Path, seed: int, order: 
     assert can_be_read(files, asked, COLUMNS, rows_max=len(rows))
     expected = wanted(rows, asked, order, erased)
     for rows_max in (None, 71):
-        with ThreadPoolExecutor(1) as beside:
-            read = read_slice(
-                files, as_table(hot), erased, asked, order, COLUMNS, lambda: None, beside=rnd.choice([None, beside])
-            )
+        read = read_slice(files, as_table(hot), erased, asked, order, COLUMNS, lambda: None, batch_rows=BATCH_ROWS)
         assert read is not None
         assert all_rows(read, rows_max=rows_max) == expected[:rows_max]
         # It holds nothing any more.
-        assert read.columns == []
+        assert not read.parts
 
 
 @pytest.mark.parametrize(
@@ -152,7 +149,9 @@ def test_places_are_ordered_by_time_and_then_as_they_are_told(times_of: Callable
 
 def test_texts_that_all_rows_have_are_not_read(tmp_path: Path) -> None:
     files = write_files(random_rows(random.Random(7), 60, days=1, instants=9, journals=["only"]), tmp_path)
-    columns = SliceColumns([FileContent.of(one) for one in files], COLUMNS.empty_table(), COLUMNS, batch_rows=9)
+    columns = SliceColumns(
+        [FileContent.of(one) for one in files], COLUMNS.empty_table(), COLUMNS, batch_rows=9, text_bytes_max=99
+    )
     with columns.opened() as read:
         for name in ("journal", "date", "viewed_id"):
             assert isinstance(read(name), Repeated)
@@ -167,7 +166,7 @@ def test_times_too_far_apart_for_one_number_are_compared_all_the_same() -> None:
     for row in rows:
         row["time"] += datetime.timedelta(days=rnd.choice([0, 2_000_000]))
     asked = RetrievalFilter(None, None, 0, 1 << 62)
-    read = read_slice([], as_table(rows), ErasedRows(), asked, "asc", COLUMNS, lambda: None)
+    read = read_slice([], as_table(rows), ErasedRows(), asked, "asc", COLUMNS, lambda: None, batch_rows=BATCH_ROWS)
     assert read is not None
     assert all_rows(read) == wanted(rows, RetrievalFilter(), "asc", ErasedRows())
 
