@@ -145,8 +145,11 @@ def read_chunks(path: Path) -> Iterator[Chunk]:
     """Cut a file (`.gz` and `.zst` are decompressed) into chunks.
 
     Raises:
-        ImportFailed: the file is damaged, or a line is longer than a submission may be.
+        ImportFailed: it is no regular file, or damaged.
     """
+    if not path.is_file():
+        # A pipe can be read once only: nothing would be left of it after its hash, and nothing imported, silently.
+        raise ImportFailed(f"{path}: not a regular file; save what it gives into one first")
     digest = _sha256(path)
     lines: list[bytes] = []
     size = 0

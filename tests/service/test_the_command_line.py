@@ -6,6 +6,7 @@ import csv
 import gzip
 import io
 import json
+import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +17,7 @@ import polars as pl
 import pytest
 
 from queries.local_sql import LocalSql
+from service.importing import ImportFailed, read_chunks
 from service.sql_shell import Shell
 from storage.opening import read_store
 from storage.paths import StorePaths
@@ -55,6 +57,15 @@ def test_a_cut_off_file_fails_and_says_where(tmp_path: Path) -> None:
     done = actionlake("import", file, "--data", tmp_path / "data")
     assert done.returncode == 1
     assert "damaged after line" in done.stderr
+
+
+def test_a_pipe_is_refused_instead_of_taken_for_an_empty_file() -> None:
+    reading, writing = os.pipe()
+    os.write(writing, b"{}\n")
+    os.close(writing)
+    with pytest.raises(ImportFailed, match="not a regular file"):
+        list(read_chunks(Path(f"/dev/fd/{reading}")))
+    os.close(reading)
 
 
 def test_commands_on_a_folder_without_a_store_say_so(tmp_path: Path) -> None:
