@@ -125,10 +125,12 @@ class Engine:
                 self._replace()
 
     def _replace(self) -> None:
-        """Go on with an instance that keeps nothing."""
+        """Go on with an instance that keeps nothing.
+
+        The one before is let go of, not closed, which would close the connections of the queries under way.
+        """
         self._opened, self._opened_bytes = {}, 0
-        before, self._connection = self._connection, self._open()
-        before.close()
+        self._connection = self._open()
 
     def close(self) -> None:
         """Close the instance; connections that are still open go with it."""

@@ -16,7 +16,7 @@ import pytest
 import queries.engine
 import queries.sql.footers
 from queries.direct_reading import DirectReader
-from queries.engine import Engine, EngineLimits
+from queries.engine import Engine, EngineLimits, QueryStopped
 from queries.file_index import RetrievalFilter
 from queries.sql.footers import Footers
 from storage.data_files import ROW_GROUP_ROWS, DataFile
@@ -72,6 +72,19 @@ def test_the_services_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> No
         assert first.num_rows + sum(batch.num_rows for batch in stream) == 200_000
     read(engine, files[:1])
     assert 0 < cached_bytes(engine) < kept / 2
+    engine.close()
+
+
+def test_a_query_under_way_keeps_the_instance_that_it_began_with(tmp_path: Path) -> None:
+    engine = Engine(EngineLimits(), tmp_path / "temp")
+    with engine.connect() as before:
+        engine._replace()
+        with engine.connect() as after:
+            for connection in (before, after):
+                assert connection.fetch("SELECT 1 AS one", {}).to_pylist() == [{"one": 1}]
+        before.interrupt()
+        with pytest.raises(QueryStopped):
+            before.fetch("SELECT 1", {})
     engine.close()
 
 
