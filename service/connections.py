@@ -86,6 +86,10 @@ class BoundedProtocol(HttpToolsProtocol):
             what = f"a body's chunks come with more than {HEAD_BYTES_MAX} bytes that are none of it"
             self._refuse(Problem(431, what))
 
+    def send_400_response(self, msg: str) -> None:
+        """Answer what is no HTTP as everything else that is wrong is answered."""
+        self._refuse(Problem(400, msg))
+
     def on_message_begin(self) -> None:
         """A request begins."""
         self._head_since = self.loop.time()

@@ -350,3 +350,12 @@ def test_a_request_that_begins_with_the_end_of_another_is_served() -> None:
     recorder, heads = fed(first, bytes(size) + b"GET / HTTP/1.1\r\nhos", b"t: x\r\n\r\n")
     assert recorder.written.count(b"HTTP/1.1 200 ") == 2
     assert len(heads) == 2
+
+
+def test_what_is_no_http_is_a_problem_like_others() -> None:
+    for wrong in (b"\x16\x03\x01\x02\x00\x01", b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: -5\r\n\r\n"):
+        recorder, heads = fed(wrong, b"more")
+        assert recorder.written.startswith(b"HTTP/1.1 400 Bad Request\r\ncontent-type: application/problem+json")
+        assert recorder.written.count(b"HTTP/1.1") == 1
+        assert recorder.closed
+        assert heads == []
