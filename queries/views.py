@@ -49,7 +49,8 @@ def view_name(action_type: str) -> str:
 
 
 def _one_type(schema: ActionSchema, action_type: str) -> str:
-    promoted = [one.column for one in schema.action_types[action_type]]
+    # The configuration may name a column by a word of SQL, such as `order`.
+    promoted = [f'"{one.column}"' for one in schema.action_types[action_type]]
     columns = ["user_id", "session_id", "time", "date", "utc_offset_minutes", *promoted, "properties", "received_at"]
     listed = ",\n    ".join(columns)
     # Action types are of [a-z0-9_-], so that no quoting is needed inside the literal.

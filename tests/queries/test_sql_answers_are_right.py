@@ -350,10 +350,12 @@ def test_an_error_in_the_middle_of_an_answer_reaches_who_iterates(sql: Sandbox) 
     assert sql.ask("SELECT 1").rows == [(1,)]
 
 
-def test_a_type_without_a_plural_gets_a_view_too(tmp_path: Path) -> None:
+def test_a_type_without_a_plural_gets_a_view_too() -> None:
+    """Also where the configuration names columns by words of SQL."""
     from queries.views import view_statements
 
-    schema = ActionSchema({"add-to-cart": (PromotedProperty("item", "item", "varchar"),)})
+    columns = ("item", "order", "group", "select", "end")
+    schema = ActionSchema({"add-to-cart": tuple(PromotedProperty(one, one, "varchar") for one in columns)})
     statements = view_statements(schema)
     assert list(statements) == ["add-to-cart_actions", "sessions", "daily_activity"]
     connection = duckdb.connect()
