@@ -35,6 +35,8 @@ def failure(message: str) -> QueryError:
         return QueryError(
             "EXPRESSION_NOT_AGGREGATE", f"{column} must be an aggregate expression or appear in GROUP BY clause"
         )
+    if text.startswith("More than one row returned by a subquery"):
+        return QueryError("SUBQUERY_MULTIPLE_ROWS", "Scalar sub-query has returned multiple rows")
     for pattern, code in _CODES:
         if pattern.search(text):
             return QueryError(code, text)

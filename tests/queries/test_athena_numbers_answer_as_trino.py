@@ -245,6 +245,7 @@ ARITHMETIC = [
 ]
 
 FAILURES = [
+    ("(select x from (values 1, 2) t(x))", "SUBQUERY_MULTIPLE_ROWS", "Scalar sub-query has returned multiple rows"),
     ("1x", "SYNTAX_ERROR", "identifiers must not start with a digit"),
     ("0b102", "SYNTAX_ERROR", "identifiers must not start with a digit"),
     ("2147483647 + 1", "NUMERIC_VALUE_OUT_OF_RANGE", "Overflow in addition of INT32 (2147483647 + 1)!"),
