@@ -22,9 +22,10 @@ from bench.ingest import MEMORY, WORKLOADS
 from bench.queries import QUERIES
 from bench.restart import RESTART
 from bench.runaway import RUNAWAY
+from bench.streams import LONG_STREAMS
 from bench.workloads import Workload
 
-_OF_SERVERS: Final[Sequence[Workload]] = (*WORKLOADS, RESTART, QUERIES, RUNAWAY)
+_OF_SERVERS: Final[Sequence[Workload]] = (*WORKLOADS, RESTART, QUERIES, LONG_STREAMS, RUNAWAY)
 NAMES: Final = (*(one.name for one in _OF_SERVERS), *comparison_names())
 
 # What the table "To reach" is about, the longest last.

@@ -79,7 +79,9 @@ SMALL_QUERIES: Final = (
 )
 
 
-def _retrieval(format_: str) -> Callable[[StoredActions], tuple[str, str, object]]:
+def retrieval(format_: str) -> Callable[[StoredActions], tuple[str, str, object]]:
+    """The request for all that is stored, in this format."""
+
     def request(stored: StoredActions) -> tuple[str, str, object]:
         end = stored.first_date + timedelta(days=stored.days)
         bounds = f"fromTime={stored.first_date}T00:00:00Z&toTime={end}T00:00:00Z"
@@ -94,8 +96,8 @@ def _sql_stream(format_: str) -> Callable[[StoredActions], tuple[str, str, objec
 
 
 STREAM_KINDS: Final = (
-    StreamKind("retrieve_ndjson", "GET /api/retrievelogs, NDJSON", _retrieval("ndjson"), count_lines),
-    StreamKind("retrieve_arrow", "GET /api/retrievelogs, Arrow", _retrieval("arrow"), count_arrow_rows),
+    StreamKind("retrieve_ndjson", "GET /api/retrievelogs, NDJSON", retrieval("ndjson"), count_lines),
+    StreamKind("retrieve_arrow", "GET /api/retrievelogs, Arrow", retrieval("arrow"), count_arrow_rows),
     StreamKind("sql_ndjson", "POST /api/sql, NDJSON", _sql_stream("ndjson"), count_lines),
     StreamKind("sql_arrow", "POST /api/sql, Arrow", _sql_stream("arrow"), count_arrow_rows),
 )

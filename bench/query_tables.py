@@ -8,6 +8,7 @@ from typing import Final
 from bench.opponents import ACTIONLAKE
 from bench.queries import QUERIES, SMALL_QUERIES, STREAM_KINDS
 from bench.runs import Piece
+from bench.streams import LONG_STREAM_KINDS, LONG_STREAMS
 from bench.summary import Target, spread
 from bench.tables import ABSENT, Table, number, targets_table
 
@@ -76,14 +77,29 @@ QUERY_TARGETS: Final = (
         scale=1e6,
         needs_flush=False,
     ),
+    Target(
+        title="the same while 5 million actions leave, the worst format, each from a fresh server",
+        workload=LONG_STREAMS.name,
+        figure="long_rss_growth_bytes",
+        kind="at most",
+        bound=STREAM_GROWTH_BYTES_MAX,
+        against=None,
+        unit=" MB",
+        scale=1e6,
+        needs_flush=False,
+    ),
 )
 
 
 def query_tables(pieces: Sequence[Piece]) -> list[Table]:
-    """Every table of queries, targets first; none when queries were not measured."""
-    if not any(piece.workload == QUERIES.name for piece in pieces):
-        return []
-    return [targets_table(pieces, QUERY_TARGETS, "Queries: targets"), small_table(pieces), streams_table(pieces)]
+    """Every table of queries, targets first; of each workload only when it was measured."""
+    measured = {piece.workload for piece in pieces}
+    tables: list[Table] = []
+    if QUERIES.name in measured:
+        tables += [small_table(pieces), streams_table(pieces)]
+    if LONG_STREAMS.name in measured:
+        tables.append(long_streams_table(pieces))
+    return [targets_table(pieces, QUERY_TARGETS, "Queries: targets"), *tables] if tables else []
 
 
 def small_table(pieces: Sequence[Piece]) -> Table:
@@ -117,6 +133,26 @@ def streams_table(pieces: Sequence[Piece]) -> Table:
         )
     columns = ("all rows", "actions/s", "to bare DuckDB", "first byte s", "longest first byte s", "RSS growth MB")
     return Table("Queries: streams, medians", columns, rows)
+
+
+def long_streams_table(pieces: Sequence[Piece]) -> Table:
+    """Millions of actions as streams, each format from a server of its own."""
+    rows = []
+    for kind in LONG_STREAM_KINDS:
+        growth = spread(pieces, LONG_STREAMS.name, ACTIONLAKE.name, f"{kind.name}_rss_growth_bytes")
+        rate = spread(pieces, LONG_STREAMS.name, ACTIONLAKE.name, f"{kind.name}_actions_per_s")
+        rows.append(
+            (
+                kind.title,
+                ABSENT if rate is None else number(rate.median),
+                ABSENT if growth is None else number(growth.median / 1e6),
+            )
+        )
+    return Table(
+        f"Queries: {LONG_STREAMS.actions:,} actions of {LONG_STREAMS.days} days, a fresh server for each format",
+        ("all rows", "actions/s, the faster of two", "RSS growth MB"),
+        rows,
+    )
 
 
 def _median(pieces: Sequence[Piece], figure: str) -> float | None:
