@@ -276,14 +276,8 @@ class SubmissionParser:
         try:
             envelope = _decode_envelope(body)
             return self._columns_at_once(envelope, body, now_us), ()
-        except (Unusual, msgspec.ValidationError):
+        except (Unusual, msgspec.DecodeError):
             return self._action_by_action(body, now_us=now_us, line=line, marker=None)
-        except msgspec.DecodeError as error:
-            # The parser gives up on a lone surrogate escape, which is JSON by its grammar, though no text.
-            marked, marker = mark_lone_surrogates(body)
-            if marker is None:
-                raise InvalidSubmission(f"the body is not JSON: {error}") from error
-            return self._action_by_action(marked, now_us=now_us, line=line, marker=marker)
         except RecursionError as error:
             raise self._too_deep(None) from error
 
@@ -351,7 +345,11 @@ class SubmissionParser:
         except msgspec.ValidationError as error:
             raise _envelope_error(error) from error
         except msgspec.DecodeError as error:
-            raise InvalidSubmission(f"the body is not JSON: {error}") from error
+            # The parser gives up on a lone surrogate escape, which is JSON by its grammar, though no text.
+            marked, found = mark_lone_surrogates(body) if marker is None else (body, None)
+            if found is None:
+                raise InvalidSubmission(f"the body is not JSON: {error}") from error
+            return self._action_by_action(marked, now_us=now_us, line=line, marker=found)
         except RecursionError as error:
             raise self._too_deep(None) from error
         if marker is not None:

@@ -142,6 +142,15 @@ def test_what_is_right_is_kept(right: str) -> None:
     assert parse(submission(right)).accepted == 1
 
 
+@pytest.mark.parametrize("before", ["7", '{"type": "click"}', action(kind='"x"')])
+def test_a_lone_surrogate_is_found_whatever_is_wrong_before_it(before: str) -> None:
+    """The parser gives up at the first thing that is wrong, which need not be the surrogate."""
+    parsed = parse(submission(before, action(), action(properties='{"a": "\\ud800"}')))
+    assert [index for index, _ in codes(parsed)] == [0, 2]
+    assert codes(parsed)[1] == (2, "bad_properties")
+    assert parsed.accepted == 1
+
+
 @pytest.mark.parametrize(
     "kind", ["cl\u017fck", "clic\u212a", "cl\u0131ck", "CL\u0130CK", "navi\u200bgate", "ｃｌｉｃｋ"]
 )
