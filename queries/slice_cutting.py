@@ -8,6 +8,7 @@ and bytes. A span that holds too much by itself is counted again, down to the si
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
@@ -143,17 +144,27 @@ class SliceCutter:
             f"SELECT (epoch_us(time) - $span_from_us) // $span_width_us AS number, count(*) AS rows,"  # noqa: S608
             f" sum({size})::BIGINT AS text_bytes FROM ({source}) GROUP BY number ORDER BY number"
         )
-        counts = self._connection.fetch(sql, query.parameters)
-        spans: list[Span] = []
-        for one in counts.to_pylist():
+        finer = []
+        for one in self._connection.fetch(sql, query.parameters).to_pylist():
             from_us = span.from_us + one["number"] * width_us
-            finer = Span(from_us, min(span.to_us, from_us + width_us - 1), one["rows"], one["text_bytes"])
-            both = _together(spans[-1], finer) if spans else None
-            if both is not None and self._is_within(both):
+            to_us = min(span.to_us, from_us + width_us - 1)
+            finer.append(Span(from_us, to_us, one["rows"], one["text_bytes"]))
+        rows_max = self._even_rows(finer)
+        spans: list[Span] = []
+        for following in finer:
+            both = _together(spans[-1], following) if spans else None
+            if both is not None and both.rows <= rows_max and self._is_within(both):
                 spans[-1] = both
-                continue
-            spans.append(finer)
+            else:
+                spans.append(following)
         return spans
+
+    def _even_rows(self, spans: Sequence[Span]) -> int:
+        """How many rows a part may have, so that all have about as many: each one costs reading all files again."""
+        rows, text_bytes = sum(one.rows for one in spans), sum(one.text_bytes for one in spans)
+        # Parts are not quite full, since they consist of whole spans.
+        share = 1.02 * max(rows / self._bounds.rows_max, text_bytes / self._bounds.text_bytes_max)
+        return math.ceil(rows / max(1, math.ceil(share))) + max((one.rows for one in spans), default=0)
 
 
 def _together(one: Span, following: Span) -> Span:

@@ -95,6 +95,15 @@ def test_parts_cover_a_day_once_and_hold_what_they_may(
             assert sum(len(row["properties"]) for row in inside) <= BOUNDS.text_bytes_max
 
 
+def test_parts_of_an_even_day_are_even(connection: QueryConnection, tmp_path: Path) -> None:
+    rows = random_rows(random.Random(11), 520, days=1, instants=86_400_000)
+    bounds = SliceBounds(rows_max=500, text_bytes_max=1_000_000)
+    cutter = SliceCutter(connection, COLUMNS.empty_table(), ErasedRows(), bounds)
+    _, (middle_us, _) = cutter.parts(write_files(rows, tmp_path / "table"), ALL_DAY, descending=False)
+    assert middle_us is not None
+    assert 240 < sum(microseconds(row) < middle_us for row in rows) < 280
+
+
 def test_what_is_small_is_neither_cut_nor_counted(tmp_path: Path, connection: QueryConnection) -> None:
     rows = with_texts(random_rows(random.Random(8), 40, days=1, instants=50), [60], 40)
     connection.interrupt()  # A query would raise.
