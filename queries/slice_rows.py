@@ -2,8 +2,7 @@
 
 A stream of all columns needs no engine: the rows of a slice are all read, and only their order is to be found. Arrow
 reads files in two thirds of the processor time that DuckDB takes. The order is found first, from the times; then each
-column is read and gathered by itself (`slice_columns`), batch by batch. One thread does it: with two that
-shared a slice's columns, streams were no faster.
+column is read and gathered by itself (`slice_columns`), batch by batch, by two threads that take turns.
 """
 
 from __future__ import annotations
@@ -11,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from typing import Final
 
@@ -89,6 +89,7 @@ def read_slice(
     schema: pa.Schema,
     check: Callable[[], None],
     *,
+    beside: Executor | None = None,
     batch_rows: int = BATCH_ROWS,
 ) -> SliceRows | None:
     """Read all columns of the rows that are asked for; None where that would take more memory than it may.
@@ -101,6 +102,7 @@ def read_slice(
         order: by time, then by journal and position.
         schema: the columns of the table.
         check: called between columns; raises to give up.
+        beside: has a thread that reads columns, too, if there is one.
         batch_rows: the rows of a batch at the most.
 
     Raises:
@@ -129,14 +131,38 @@ def read_slice(
         ordered = _in_order(read_key, erased, asked, order)
         # Each batch has memory of its own, which is free again when it was sent, for the next slice to take.
         orders = [pa.array(ordered[start : start + batch_rows]) for start in range(0, len(ordered), batch_rows)]
+        names = deque(columns.largest_first())
         gathered: dict[str, list[SliceColumn]] = {}
-        try:
-            for name in columns.largest_first():
+
+        def gather(read: Callable[[str], SliceColumn]) -> None:
+            while True:
+                try:
+                    name = names.popleft()
+                except IndexError:
+                    return
                 check()
                 whole = keys.pop(name, None) or read(name)
                 gathered[name] = [whole.take(one) for one in orders]
-        except TextsTooLong:
+
+        def gather_beside() -> None:
+            with columns.opened() as read_beside:
+                gather(read_beside)
+
+        other = None if beside is None else beside.submit(gather_beside)
+        failed: BaseException | None = None
+        try:
+            gather(read)
+        except TextsTooLong as error:
+            failed = error
+        finally:
+            # Whatever happened: nothing is left for the other one, and nothing of it goes on.
+            names.clear()
+            if other is not None:
+                failed = failed or other.exception()
+        if isinstance(failed, TextsTooLong):
             return None
+        if failed is not None:
+            raise failed
     parts = deque((len(one), [gathered[name][at] for name in schema.names]) for at, one in enumerate(orders))
     return SliceRows(parts, len(ordered), schema)
 

@@ -181,8 +181,9 @@ class _SliceReader:
     def batches(self, slices: Sequence[Slice]) -> Iterator[pa.RecordBatch]:
         """Yield the rows of all slices, at least one batch, which may be empty."""
         left = self._request.limit
-        # A thread of this stream: what it took of Arrow's allocator, which keeps memory for each thread, ends with it.
-        with ThreadPoolExecutor(1, thread_name_prefix="slices") as threads:
+        # Threads of this stream: what they took of Arrow's allocator, which keeps memory for each thread, ends with
+        # them. One reads a slice, and the other one helps it.
+        with ThreadPoolExecutor(2, thread_name_prefix="slices") as threads:
             yield from self._batches(slices, left, threads)
         if self._typed:
             pa.default_memory_pool().release_unused()
@@ -230,6 +231,7 @@ class _SliceReader:
             self._request.order,
             self._columns,
             self._connection.check,
+            beside=threads,
         )
 
     def _of_read(self, read: SliceRows, left: int | None) -> Iterator[pa.RecordBatch]:

@@ -23,7 +23,7 @@ from typing import Any, Final
 GROWTH_BYTES: Final = 32 * 1024 * 1024
 _LOOK_S: Final = 2.0
 _PAUSE_S_MAX: Final = 60.0
-_DECAY_MS: Final = 20
+_DECAY_MS: Final = 200
 _STATM: Final = "/proc/self/statm"
 # The number that glibc's malloc.h gives the option.
 _M_ARENA_MAX: Final = -8

@@ -7,22 +7,35 @@ from collections.abc import Callable, Iterator
 from types import TracebackType
 from typing import Final
 
-CHUNK_BYTES: Final = 512 * 1024
+CHUNK_BYTES: Final = 256 * 1024
 CHUNK_BYTES_MAX: Final = 1024 * 1024
+# Of messages whose parts are sent as they lie in memory, which are there as a whole anyway: fewer change hands.
+LARGE_CHUNK_BYTES: Final = 1024 * 1024
+LARGE_CHUNK_BYTES_MAX: Final = 2048 * 1024
 
 Piece = bytes | memoryview
 
 
 class ByteStream(Iterator[Piece]):
-    """An answer's bytes in chunks of at most 1 MiB, encoded as they are asked for, whole or in parts.
+    """An answer's bytes in chunks of at most 1 MiB, large ones 2, encoded as they are asked for, whole or in parts.
 
     Closing it, at any time and also before the first chunk, closes the source that the rows come from; so does its
     end, and an error. Used by one thread at a time.
     """
 
-    def __init__(self, pieces: Iterator[Piece], close_source: Callable[[], object]) -> None:
-        """Chunk *pieces*; *close_source* is called once, when they are not needed any more."""
-        self._chunks = _chunked(pieces)
+    def __init__(self, pieces: Iterator[Piece], close_source: Callable[[], object], *, large: bool = False) -> None:
+        """Chunk *pieces*; *close_source* is called once, when they are not needed any more.
+
+        Args:
+            pieces: the bytes.
+            close_source: closes where they come from.
+            large: make large chunks.
+        """
+        self._chunks = (
+            _chunked(pieces, LARGE_CHUNK_BYTES, LARGE_CHUNK_BYTES_MAX)
+            if large
+            else _chunked(pieces, CHUNK_BYTES, CHUNK_BYTES_MAX)
+        )
         self._pieces = pieces
         self._close_source: Callable[[], object] | None = close_source
         self._begun: list[list[Piece] | None] = []
@@ -71,7 +84,7 @@ class ByteStream(Iterator[Piece]):
         self.close()
 
 
-def _chunked(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
+def _chunked(pieces: Iterator[Piece], chunk_bytes: int, chunk_bytes_max: int) -> Iterator[list[Piece]]:
     """Join small pieces and cut large ones.
 
     As much is held back as was sent already, up to a chunk: the first bytes leave at once, and many small pieces
@@ -83,21 +96,21 @@ def _chunked(pieces: Iterator[Piece]) -> Iterator[list[Piece]]:
     for piece in pieces:
         held.append(piece)
         held_bytes += len(piece)
-        if held_bytes and held_bytes >= min(CHUNK_BYTES, sent_bytes):
-            yield from _cut(held)
+        if held_bytes and held_bytes >= min(chunk_bytes, sent_bytes):
+            yield from _cut(held, chunk_bytes_max)
             sent_bytes += held_bytes
             held, held_bytes = [], 0
     if held_bytes:
-        yield from _cut(held)
+        yield from _cut(held, chunk_bytes_max)
 
 
-def _cut(held: list[Piece]) -> Iterator[list[Piece]]:
+def _cut(held: list[Piece], chunk_bytes_max: int) -> Iterator[list[Piece]]:
     parts: list[Piece] = []
     parts_bytes = 0
     for piece in held:
-        for start in range(0, len(piece), CHUNK_BYTES_MAX):
-            part = piece if len(piece) <= CHUNK_BYTES_MAX else memoryview(piece)[start : start + CHUNK_BYTES_MAX]
-            if parts_bytes + len(part) > CHUNK_BYTES_MAX:
+        for start in range(0, len(piece), chunk_bytes_max):
+            part = piece if len(piece) <= chunk_bytes_max else memoryview(piece)[start : start + chunk_bytes_max]
+            if parts_bytes + len(part) > chunk_bytes_max:
                 yield parts
                 parts, parts_bytes = [], 0
             parts.append(part)

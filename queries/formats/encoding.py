@@ -81,7 +81,8 @@ def encode(
             pieces = _arrow(portable_schema(schema), batches)
         case Format.PARQUET:
             pieces = _parquet(portable_schema(schema), batches)
-    return ByteStream(pieces, getattr(batches, "close", _nothing_to_close))
+    close_source = getattr(batches, "close", _nothing_to_close)
+    return ByteStream(pieces, close_source, large=format_ is Format.ARROW)
 
 
 def encode_lines(batches: Batches, *, header: bytes = b"") -> ByteStream:

@@ -12,7 +12,7 @@ import pyarrow.compute as pc
 import pytest
 
 from queries.formats import ByteStream, Format, Piece, encode, encode_lines
-from queries.formats.byte_streams import CHUNK_BYTES_MAX
+from queries.formats.byte_streams import CHUNK_BYTES_MAX, LARGE_CHUNK_BYTES_MAX
 
 BATCH_ROWS = 20_000
 BATCHES = 100
@@ -125,7 +125,7 @@ def test_the_measure_notices_batches_that_are_kept() -> None:
 @pytest.mark.parametrize("format_", [*Format, None])
 def test_chunks_are_neither_tiny_nor_huge(format_: Format | None) -> None:
     sizes = [len(chunk) for chunk in start(Source(20, batch_of if format_ is not None else lines_of), format_)]
-    assert max(sizes) <= CHUNK_BYTES_MAX
+    assert max(sizes) <= (LARGE_CHUNK_BYTES_MAX if format_ is Format.ARROW else CHUNK_BYTES_MAX)
     assert min(sizes) > 0
     total = sum(sizes)
     assert len(sizes) < 16 + total / 65_536
