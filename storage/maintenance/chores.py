@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,8 @@ _RETENTION_INTERVAL_S: Final = 300.0
 _VACUUM_INTERVAL_S: Final = 60.0
 # An erasure waits for the end of what is written, and files for their vacuum.
 _STANDING_BACK_S_MAX: Final = 60.0
+# Where one got no processor, others would get none either for a while, and their work would be lost as well.
+_BUSY_S: Final = 600.0
 
 
 class Upkeeper:
@@ -39,6 +42,8 @@ class Upkeeper:
         self._latch = latch
         self._options = options
         self._compaction: CompactionProcess | None = None
+        # When a compaction last got no processor, if one did.
+        self._busy_at_s: float | None = None
 
     def chores(self) -> list[Chore]:
         """The chores, in the order in which they matter."""
@@ -85,7 +90,7 @@ class Upkeeper:
         limits = self._options().compaction
         files = self._lake.reload(self._journal.state().id).files
         if plan_compaction(files, limits, now_ms=system_now_ms()).batches:
-            self._start(stands_back=not is_pressing(files, limits))
+            self._start(stands_back=not self._is_busy() and not is_pressing(files, limits))
         return False
 
     def _hurry(self, running: CompactionProcess) -> None:
@@ -99,8 +104,13 @@ class Upkeeper:
             or is_pressing(self._lake.reload(self._journal.state().id).files, self._options().compaction)
         ):
             self._compaction = None
+            self._busy_at_s = time.monotonic()
             running.stop()
             self._start(stands_back=False)
+
+    def _is_busy(self) -> bool:
+        """Whether the machine was too busy lately for compactions that stand back."""
+        return self._busy_at_s is not None and time.monotonic() - self._busy_at_s < _BUSY_S
 
     def _start(self, *, stands_back: bool) -> None:
         options = self._options()

@@ -238,10 +238,11 @@ class _Endless:
         self.stands_back = stands_back
         self.seconds_since_progress = 0.0
         self.stopped = False
+        self.over = False
         self.started.append(self)
 
     def finished(self) -> bool:
-        return False
+        return self.over
 
     def stop(self) -> None:
         self.stopped = True
@@ -273,8 +274,15 @@ def test_one_that_stands_back_is_replaced_when_it_must_not_wait_any_longer(
     second.seconds_since_progress = 1e9
     upkeeper.compact()
     assert len(_Endless.started) == 2
+    second.over = True
+    upkeeper.compact()
+    assert not _Endless.started[-1].stands_back, "it would get no processor either"
+    _Endless.started[-1].over = True
+    monkeypatch.setattr(chores, "_BUSY_S", 0.0)
+    upkeeper.compact()
+    assert [one.stands_back for one in _Endless.started[2:]] == [False, why == "too long"]
     upkeeper.close()
-    assert second.stopped
+    assert _Endless.started[-1].stopped
 
 
 _FILE_ROWS = 20_000
