@@ -232,6 +232,7 @@ class WorkerProcess:
         status = self._process.wait()
         lost = LostWorker(self._process.pid, status, self._last_words())
         shutil.rmtree(self._folder, ignore_errors=True)
+        # What is left is removed at the next start; `_last_words` tells of a folder that was taken away.
         with contextlib.suppress(OSError):
             self._standard_error_path.unlink()
         return lost
