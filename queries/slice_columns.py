@@ -39,6 +39,7 @@ class FileContent:
 
     Attributes:
         pages_bytes: of all pages of a column, decompressed.
+        places: of the columns in the file.
         empty: columns that hold nothing but nulls.
         same: texts that all rows have.
         in_dictionaries: columns with values in dictionaries.
@@ -47,6 +48,7 @@ class FileContent:
     file: DataFile
     footer: pq.FileMetaData
     pages_bytes: Mapping[str, int]
+    places: Mapping[str, int]
     empty: frozenset[str]
     same: Mapping[str, str]
     in_dictionaries: frozenset[str]
@@ -60,6 +62,7 @@ class FileContent:
         """
         footer, schema = read_footer(file.path)
         names = schema.names
+        are_texts = [one == pa.string() for one in schema.types]
         pages_bytes = dict.fromkeys(names, 0)
         filled: set[str] = set()
         in_dictionaries: set[str] = set()
@@ -77,11 +80,14 @@ class FileContent:
                     if chunk.has_dictionary_page:
                         in_dictionaries.add(name)
                 # A bound that was cut is none that a row has, and the other one is then another.
-                one = said.min if nulls == 0 and said.has_min_max and said.min == said.max else None
+                one = None
+                if are_texts[place] and nulls == 0 and said.has_min_max and said.min == said.max:
+                    one = said.min
                 if same.setdefault(name, one) != one:
                     same[name] = None
         texts = {name: one for name, one in same.items() if isinstance(one, str)}
-        return cls(file, footer, pages_bytes, frozenset(names) - filled, texts, frozenset(in_dictionaries))
+        places = {name: place for place, name in enumerate(names)}
+        return cls(file, footer, pages_bytes, places, frozenset(names) - filled, texts, frozenset(in_dictionaries))
 
     def text_of(self, name: str) -> str | None:
         """The text that all rows have in the column; None if they differ, or may."""
@@ -255,7 +261,8 @@ class SliceColumns:
         text = content.text_of(name)
         if text is not None and name in self._shared:
             return [pa.DictionaryArray.from_arrays(pa.array(np.zeros(rows, np.int32)), pa.array([text]))]
-        read: list[pa.Array] = file.read(columns=[name], use_threads=False).column(0).chunks
+        # What makes a table of it takes as long as three of the columns, for each one.
+        read: list[pa.Array] = file.reader.read_column(content.places[name]).chunks
         return [one.cast(data_type) for one in read] if name in self._shared else read
 
 

@@ -225,7 +225,7 @@ async def _stream(
     try:
         if wanted is Format.ARROW and is_portable(result.schema):
             # What the worker wrote is the answer.
-            content = ByteStream(result.arrow_stream(), result.close, large=True)
+            content = ByteStream(result.arrow_stream(), result.close, messages=True)
         else:
             types = [one.type for one in result.columns]
             content = encode(result.schema, result, wanted, csv_raw=csv_raw, column_types=types)

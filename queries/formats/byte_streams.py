@@ -3,38 +3,45 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Final
+from typing import Final, cast
 
 CHUNK_BYTES: Final = 256 * 1024
 CHUNK_BYTES_MAX: Final = 1024 * 1024
 # Of messages whose parts are sent as they lie in memory, which are there as a whole anyway: fewer change hands.
 LARGE_CHUNK_BYTES: Final = 1024 * 1024
-LARGE_CHUNK_BYTES_MAX: Final = 2048 * 1024
+LARGE_CHUNK_BYTES_MAX: Final = 4096 * 1024
 
 Piece = bytes | memoryview
 
 
 class ByteStream(Iterator[Piece]):
-    """An answer's bytes in chunks of at most 1 MiB, large ones 2, encoded as they are asked for, whole or in parts.
+    """An answer's bytes in chunks of at most 1 MiB, large ones 4, encoded as they are asked for, whole or in parts.
 
     Closing it, at any time and also before the first chunk, closes the source that the rows come from; so does its
     end, and an error. Used by one thread at a time.
     """
 
-    def __init__(self, pieces: Iterator[Piece], close_source: Callable[[], object], *, large: bool = False) -> None:
+    def __init__(
+        self,
+        pieces: Iterator[Piece] | Iterator[Sequence[Piece]],
+        close_source: Callable[[], object],
+        *,
+        messages: bool = False,
+    ) -> None:
         """Chunk *pieces*; *close_source* is called once, when they are not needed any more.
 
         Args:
-            pieces: the bytes.
+            pieces: the bytes; with *messages* the parts of messages.
             close_source: closes where they come from.
-            large: make large chunks.
+            messages: make large chunks of whole messages, as far as they are not larger than a chunk. Who reads one
+                then has it in one piece, where Python's client would otherwise put two together.
         """
         self._chunks = (
-            _chunked(pieces, LARGE_CHUNK_BYTES, LARGE_CHUNK_BYTES_MAX)
-            if large
-            else _chunked(pieces, CHUNK_BYTES, CHUNK_BYTES_MAX)
+            _chunked(cast("Iterator[Sequence[Piece]]", pieces), LARGE_CHUNK_BYTES, LARGE_CHUNK_BYTES_MAX)
+            if messages
+            else _chunked(([one] for one in cast("Iterator[Piece]", pieces)), CHUNK_BYTES, CHUNK_BYTES_MAX)
         )
         self._pieces = pieces
         self._close_source: Callable[[], object] | None = close_source
@@ -84,19 +91,19 @@ class ByteStream(Iterator[Piece]):
         self.close()
 
 
-def _chunked(pieces: Iterator[Piece], chunk_bytes: int, chunk_bytes_max: int) -> Iterator[list[Piece]]:
-    """Join small pieces and cut large ones.
+def _chunked(messages: Iterator[Sequence[Piece]], chunk_bytes: int, chunk_bytes_max: int) -> Iterator[list[Piece]]:
+    """Join small messages and cut large ones.
 
-    As much is held back as was sent already, up to a chunk: the first bytes leave at once, and many small pieces
-    become few chunks.
+    Half as much is held back as was sent already, up to a chunk: the first bytes leave at once, the second message
+    too, which is a little smaller than the first one with what precedes it, and many small messages become few chunks.
     """
     held: list[Piece] = []
     held_bytes = 0
     sent_bytes = 0
-    for piece in pieces:
-        held.append(piece)
-        held_bytes += len(piece)
-        if held_bytes and held_bytes >= min(chunk_bytes, sent_bytes):
+    for message in messages:
+        held += message
+        held_bytes += sum(map(len, message))
+        if held_bytes and held_bytes >= min(chunk_bytes, sent_bytes // 2):
             yield from _cut(held, chunk_bytes_max)
             sent_bytes += held_bytes
             held, held_bytes = [], 0

@@ -69,6 +69,7 @@ def encode(
     if not len(schema):
         raise ValueError("a result without columns cannot be encoded")
     names = distinct_names(schema.names)
+    close_source = getattr(batches, "close", _nothing_to_close)
     match format_:
         case Format.JSON:
             types = column_types if column_types is not None else [sql_type_name(one.type) for one in schema]
@@ -78,11 +79,10 @@ def encode(
         case Format.CSV:
             pieces = _csv(names, batches, raw=csv_raw)
         case Format.ARROW:
-            pieces = _arrow(portable_schema(schema), batches)
+            return ByteStream(_arrow(portable_schema(schema), batches), close_source, messages=True)
         case Format.PARQUET:
             pieces = _parquet(portable_schema(schema), batches)
-    close_source = getattr(batches, "close", _nothing_to_close)
-    return ByteStream(pieces, close_source, large=format_ is Format.ARROW)
+    return ByteStream(pieces, close_source)
 
 
 def encode_lines(batches: Batches, *, header: bytes = b"") -> ByteStream:
@@ -134,15 +134,15 @@ def _lines(batches: Batches, header: bytes) -> Iterator[Piece]:
         yield text_bytes(batch.column(0))
 
 
-def _arrow(schema: pa.Schema, batches: Batches) -> Iterator[Piece]:
+def _arrow(schema: pa.Schema, batches: Batches) -> Iterator[list[Piece]]:
     sink = DrainedSink()
     # Nothing leaves before the first rows, which may have numbers that are too large.
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             for start in range(0, batch.num_rows, ARROW_BATCH_ROWS_MAX):
                 writer.write_batch(portable_batch(batch.slice(start, ARROW_BATCH_ROWS_MAX), schema))
-                yield from sink.drain()
-    yield from sink.drain()
+                yield sink.drain()
+    yield sink.drain()
 
 
 def _parquet(schema: pa.Schema, batches: Batches) -> Iterator[Piece]:

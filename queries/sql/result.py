@@ -125,25 +125,25 @@ class SqlResult:
         self._query.ask_for_more()
         return self._received.popleft()
 
-    def arrow_stream(self) -> Iterator[bytes | memoryview]:
+    def arrow_stream(self) -> Iterator[list[bytes | memoryview]]:
         """Yield the rest of the answer as one Arrow stream, as the worker wrote it, instead of its rows.
 
-        Nothing of it is looked at: that is for whoever reads it. Only for schemas without dictionaries, which each
-        message brings anew.
+        Each time whole messages. Nothing of it is looked at: that is for whoever reads it. Only for schemas without
+        dictionaries, which each message brings anew.
 
         Raises:
             SqlError, SqlTimeout, SqlTooLarge, SqlCancelled, SqlWorkerDied, SnapshotUnreadable: as `__next__`.
         """
         begin = memoryview(self.schema.serialize().to_pybytes())
-        yield begin
+        yield [begin]
         while (payload := self._receive()) is not None:
             payload = payload.cast("B")
             # Each message is a stream of its own.
             if payload[: len(begin)] != begin or payload[-len(_END_OF_STREAM) :] != _END_OF_STREAM:
                 raise SqlWorkerDied("the worker answered with another schema than it had named")
             self._query.ask_for_more()
-            yield payload[len(begin) : -len(_END_OF_STREAM)]
-        yield _END_OF_STREAM
+            yield [payload[len(begin) : -len(_END_OF_STREAM)]]
+        yield [_END_OF_STREAM]
 
     def _receive(self) -> memoryview | None:
         """Wait for the next message with rows; None at the end, when the statistics are there."""

@@ -384,7 +384,7 @@ def test_the_stream_as_the_worker_wrote_it_has_the_rows_that_are_read_from_it(
     assert is_portable(expected.result.schema) is portable
     if portable:
         with sql.pool.run(SqlRequest(text), sql.view) as result:
-            written = b"".join(result.arrow_stream())
+            written = b"".join(part for message in result.arrow_stream() for part in message)
         with pa.ipc.open_stream(written) as stream:
             assert stream.read_all().equals(expected.table)
         assert result.statistics is not None
