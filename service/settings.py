@@ -84,7 +84,11 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     ] = 60_000
     flush_rows_max: Annotated[
         int,
-        Meta(ge=1, le=10_000_000, description="The journal is flushed at this many actions; also one commit's most."),
+        Meta(
+            ge=1,
+            le=10_000_000,
+            description="The journal is flushed at this many actions; one commit takes twice as many where they wait.",
+        ),
     ] = 100_000
     flush_bytes_max: Annotated[
         int, Meta(ge=1, description="The journal is flushed at this many bytes; also one commit's most.")

@@ -50,14 +50,24 @@ class FlushLimits:
 
     Attributes:
         interval_ms_max: no acknowledged row waits longer than this for the lake.
-        rows_max, bytes_max: the journal is flushed when it holds this much; also the most that one commit takes.
+        rows_max, bytes_max: the journal is flushed when it holds this much; also the most that one commit takes, but
+            for what `backlog_commits` says.
         partitions_max: one commit writes files into at most this many partitions.
+        backlog_commits: a commit takes up to so many times `rows_max` where the journal holds as much. It costs the
+            same for its files, its log entry and their compaction whatever it moves, so that a service that falls
+            behind gets faster.
     """
 
     interval_ms_max: int = 60_000
     rows_max: int = 200_000
     bytes_max: int = 67_108_864
     partitions_max: int = 1024
+    backlog_commits: int = 1
+
+    @property
+    def commit_rows_max(self) -> int:
+        """The most rows that one commit takes."""
+        return self.rows_max * self.backlog_commits
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +220,7 @@ class Flusher:
         """Read the rows of the next commit; return them, in order of position, and their last position."""
         limits = self._limits()
         rows = self._journal.read_batch(
-            watermark, through=through, rows_max=limits.rows_max, bytes_max=limits.bytes_max
+            watermark, through=through, rows_max=limits.commit_rows_max, bytes_max=limits.bytes_max
         )
         # Read after the batch. An erasure that is recorded later finds the rows in the table, once this is committed.
         with self._journal.reading() as execute:

@@ -31,6 +31,8 @@ from tests.storage.building import (
         ([10, 10], 2, FlushLimits(bytes_max=1), [10, 10]),
         ([10, 10], 2, FlushLimits(rows_max=1, partitions_max=1), [5, 5, 5, 5]),
         ([6, 6], 3, FlushLimits(partitions_max=2), [4, 4, 4]),
+        ([10] * 5, 2, FlushLimits(rows_max=10, backlog_commits=2), [20, 20, 10]),
+        ([15, 15], 1, FlushLimits(rows_max=10, backlog_commits=2), [15, 15]),
     ],
 )
 def test_a_flush_is_split_into_prefixes_each_with_its_own_watermark(
