@@ -29,8 +29,8 @@ from storage.file_names import all_have_columns
 # Of all pages of a slice's files, decompressed, and again of texts that their dictionaries hold once: twice what
 # 180,000 usual rows take.
 PAGES_BYTES_MAX: Final = 20 << 20
-# Messages of more than a megabyte have a client in Python take new memory for each.
-BATCH_ROWS: Final = 8_192
+# Each batch costs some calls a column, for which threads wait for each other.
+BATCH_ROWS: Final = 32_768
 _KEYS: Final = ("time", "journal", "position")
 _ERASED_BY: Final = ("user_id", "journal", "position")
 # What numpy sorts by counting, in a tenth of the time that comparing takes.

@@ -23,12 +23,14 @@ from queries.memory_rows import page_rows
 from queries.pruning import Pruned
 from queries.retrieval import ROW_COLUMNS, RetrievalQuery, ScanStatistics
 from queries.slice_cutting import SliceBounds, SliceCutter
-from queries.slice_rows import BATCH_ROWS, SliceRows, can_be_read, read_slice
+from queries.slice_rows import SliceRows, can_be_read, read_slice
 from queries.sources import Order, PageBounds, Sources, find_sources
 from storage.data_files import DataFile
 from storage.read_view import ReadView
 
 SLICE_ROWS: Final = 90_000
+# Of queries, whose lines of text are as many.
+_BATCH_ROWS: Final = 16_384
 # Of properties; those of 90,000 usual rows have a third.
 SLICE_TEXT_BYTES: Final = 12_000_000
 # Of files that are read by Arrow, for one slice.
@@ -145,7 +147,7 @@ def _from_memory(view: ReadView, request: StreamRequest, sources: Sources) -> It
     """Yield a user's rows where all of them are in memory: DuckDB would only copy them."""
     page = PageBounds(request.order, sources.memory.num_rows if request.limit is None else request.limit, None)
     rows = page_rows(view.erased.of_user(request.filter.user_id or "").without(sources.memory), request.filter, page)
-    yield from rows.combine_chunks().to_batches(BATCH_ROWS) or [
+    yield from rows.combine_chunks().to_batches(_BATCH_ROWS) or [
         pa.RecordBatch.from_pylist([], schema=sources.memory.schema)
     ]
 
@@ -270,7 +272,7 @@ class _SliceReader:
         limit = "" if left is None else f" LIMIT {left}"
         ordered = f"SELECT * FROM ({source}) ORDER BY {self._order}{limit}"  # noqa: S608
         sql = f"SELECT {self._selected} FROM ({ordered}) ORDER BY {self._order}"  # noqa: S608
-        reader = self._connection.stream(sql, query.parameters, batch_rows=BATCH_ROWS)
+        reader = self._connection.stream(sql, query.parameters, batch_rows=_BATCH_ROWS)
         empty = True
         for batch in reader:
             empty = False

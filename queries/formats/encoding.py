@@ -1,7 +1,8 @@
 """The rows of a result, batch by batch, as the bytes of an answer in one of the formats.
 
 Memory is bounded whatever the number of rows: text formats turn slices of at most 8,192 rows and about 4 MiB at a time,
-Arrow passes slices on, Parquet holds one row group. A single value larger than that is held whole, several times.
+Arrow copies half a MiB at a time, Parquet holds one row group. A single value larger than that is held whole, several
+times.
 """
 
 from __future__ import annotations
@@ -27,6 +28,10 @@ from queries.formats.result_columns import distinct_names, sql_type_name
 SLICE_ROWS_MAX: Final = 8_192
 SLICE_BYTES_MAX: Final = 4 * 1024 * 1024
 _SLICES_AHEAD: Final = 2
+# Python's clients take the memory for a larger message from the system each time, which costs as much as reading it.
+ARROW_MESSAGE_BYTES: Final = 512 * 1024
+ARROW_STREAM_END: Final = b"\xff\xff\xff\xff\0\0\0\0"
+_WHOLE_BYTES_OF_BITS: Final = 64
 ARROW_BATCH_ROWS_MAX: Final = 122_880
 ROW_GROUP_ROWS_FIRST: Final = 20_480
 # All of a row group is held, and its encoded pages beside it.
@@ -135,8 +140,30 @@ def _lines(batches: Batches, header: bytes) -> Iterator[Piece]:
 
 
 def _arrow(schema: pa.Schema, batches: Batches) -> Iterator[list[Piece]]:
+    """Arrow's messages. Nothing leaves before the first rows, which may have numbers that are too large."""
+    if any("dictionary<" in str(one.type) for one in schema):
+        yield from _arrow_with_dictionaries(schema, batches)
+        return
+    # Copied, each by one call: a writer calls back for every buffer, and threads that read wait for each other then.
+    waiting: list[Piece] = [memoryview(schema.serialize()).cast("B")]
+    for batch in batches:
+        portable = portable_batch(batch, schema)
+        rows = _message_rows(portable)
+        for start in range(0, portable.num_rows, rows):
+            yield [*waiting, memoryview(portable.slice(start, rows).serialize()).cast("B")]
+            waiting = []
+    yield [*waiting, ARROW_STREAM_END]
+
+
+def _message_rows(batch: pa.RecordBatch) -> int:
+    """How many rows of *batch* are a message of about the size that it should have."""
+    rows: int = max(1, ARROW_MESSAGE_BYTES * batch.num_rows // max(1, batch.nbytes))
+    # Bits of validity are cut where bytes are, so that they need not be shifted.
+    return rows if rows < _WHOLE_BYTES_OF_BITS else rows // _WHOLE_BYTES_OF_BITS * _WHOLE_BYTES_OF_BITS
+
+
+def _arrow_with_dictionaries(schema: pa.Schema, batches: Batches) -> Iterator[list[Piece]]:
     sink = DrainedSink()
-    # Nothing leaves before the first rows, which may have numbers that are too large.
     with pa.ipc.new_stream(sink, schema) as writer:
         for batch in batches:
             for start in range(0, batch.num_rows, ARROW_BATCH_ROWS_MAX):

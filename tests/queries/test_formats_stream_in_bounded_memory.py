@@ -13,6 +13,7 @@ import pytest
 
 from queries.formats import ByteStream, Format, Piece, encode, encode_lines
 from queries.formats.byte_streams import CHUNK_BYTES_MAX, LARGE_CHUNK_BYTES_MAX
+from queries.formats.encoding import ARROW_MESSAGE_BYTES
 
 BATCH_ROWS = 20_000
 BATCHES = 100
@@ -160,6 +161,22 @@ def test_a_chunk_in_parts_has_the_same_bytes(format_: Format | None) -> None:
     stream = start(source(), format_)
     in_parts = list(iter(stream.next_parts, None))
     assert [b"".join(parts) for parts in in_parts] == [bytes(chunk) for chunk in start(source(), format_)]
+
+
+def test_chunks_of_arrow_are_whole_messages_of_about_half_a_mebibyte() -> None:
+    rows = 200_003
+    whole = pa.record_batch(
+        {
+            "n": pa.array([None if at % 3 == 0 else at for at in range(rows)], pa.int64()),
+            "text": pa.array([None if at % 7 == 0 else f"text {at}" for at in range(rows)]),
+        }
+    )
+    chunks = list(encode(whole.schema, iter([whole.slice(5)]), Format.ARROW))
+    assert all(chunk[:4] == b"\xff\xff\xff\xff" for chunk in chunks)
+    assert pa.ipc.open_stream(b"".join(chunks)).read_all().equals(pa.Table.from_batches([whole.slice(5)]))
+    messages = list(pa.ipc.open_stream(b"".join(chunks)))
+    assert all(one.nbytes <= ARROW_MESSAGE_BYTES * 1.1 for one in messages)
+    assert len(messages) <= 1 + whole.nbytes / (ARROW_MESSAGE_BYTES * 0.8)
 
 
 def test_a_value_larger_than_a_chunk_is_cut() -> None:
