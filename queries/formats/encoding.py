@@ -20,6 +20,7 @@ import pyarrow.parquet as pq
 from queries.formats.array_parts import estimated_bytes, text_bytes
 from queries.formats.byte_streams import ByteStream, DrainedSink, Piece
 from queries.formats.csv_text import csv_header, csv_lines
+from queries.formats.few_rows import are_few, few_objects
 from queries.formats.json_text import json_objects
 from queries.formats.media_types import Format
 from queries.formats.portable import portable_batch, portable_schema
@@ -112,7 +113,7 @@ def _json(
     columns = [{"name": name, "type": type_} for name, type_ in zip(names, types, strict=True)]
     yield b'{"columns":' + msgspec.json.encode(columns) + b',"rows":['
     first = True
-    for rows in _turned(_slices(batches), lambda part: json_objects(part.columns, names, before=",", after="")):
+    for rows in _turned(_slices(batches), lambda part: _objects(part, names, before=",", after="")):
         yield rows[1:] if first else rows
         first = False
     yield b"]"
@@ -122,12 +123,12 @@ def _json(
 
 
 def _ndjson(names: Sequence[str], batches: Batches) -> Iterator[Piece]:
-    yield from _turned(_slices(batches), lambda part: json_objects(part.columns, names, before="", after="\n"))
+    yield from _turned(_slices(batches), lambda part: _objects(part, names, before="", after="\n"))
 
 
 def _csv(names: Sequence[str], batches: Batches, *, raw: bool) -> Iterator[Piece]:
     yield csv_header(names, raw=raw)
-    yield from _turned(_slices(batches), lambda part: csv_lines(part.columns, raw=raw))
+    yield from _turned(_slices(batches), lambda part: text_bytes(csv_lines(part.columns, raw=raw)))
 
 
 def _lines(batches: Batches, header: bytes) -> Iterator[Piece]:
@@ -199,16 +200,18 @@ def _row_groups(schema: pa.Schema, batches: Batches) -> Iterator[pa.Table]:
         yield pa.Table.from_batches(held, schema)
 
 
-def _turned(parts: Batches, turn: Callable[[pa.RecordBatch], pa.Array]) -> Iterator[memoryview]:
+def _objects(part: pa.RecordBatch, names: Sequence[str], *, before: str, after: str) -> Piece:
+    if are_few(part):
+        return few_objects(part.columns, names, before=before, after=after)
+    return text_bytes(json_objects(part.columns, names, before=before, after=after))
+
+
+def _turned(parts: Batches, text_of: Callable[[pa.RecordBatch], Piece]) -> Iterator[Piece]:
     """Turn slices into text in order, the first one here and at once, those after it a few ahead in threads."""
-
-    def text_of(part: pa.RecordBatch) -> memoryview:
-        return text_bytes(turn(part))
-
     for first in parts:
         yield text_of(first)
         break
-    ahead: deque[Future[memoryview]] = deque()
+    ahead: deque[Future[Piece]] = deque()
     for part in parts:
         ahead.append(_threads().submit(text_of, part))
         if len(ahead) > _SLICES_AHEAD:

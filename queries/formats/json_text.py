@@ -29,7 +29,7 @@ from queries.formats.array_parts import (
 from queries.formats.result_columns import distinct_names
 from queries.formats.scalar_text import scalar_text, timestamp_parts
 
-_NULL: Final = "null"
+NULL: Final = "null"
 _MUST_BE_ESCAPED: Final = re.compile(rb'["\\\x00-\x1f]')
 _SHORT_ESCAPES: Final = {"\b": "\\b", "\t": "\\t", "\n": "\\n", "\f": "\\f", "\r": "\\r"}
 _CONTROL_ESCAPES: Final = {chr(code): _SHORT_ESCAPES.get(chr(code), f"\\u{code:04x}") for code in range(0x20)}
@@ -57,10 +57,10 @@ def json_text(array: pa.Array) -> pa.Array:  # noqa: PLR0911 - one answer for ea
         return _unions(array)
     texts = scalar_text(array)
     if pa.types.is_floating(data_type):
-        texts = pc.if_else(pc.is_finite(array), texts, _NULL)
+        texts = pc.if_else(pc.is_finite(array), texts, NULL)
     elif not _is_bare(data_type):
         texts = quoted(texts)
-    return texts.fill_null(_NULL)
+    return texts.fill_null(NULL)
 
 
 def quoted(texts: pa.Array) -> pa.Array:
@@ -88,7 +88,7 @@ def json_objects(columns: Sequence[pa.Array], names: Sequence[str], *, before: s
     pending = before + "{"
     for at, (name, column) in enumerate(zip(names, columns, strict=True)):
         begin, texts, end = _member(column)
-        parts += [f"{pending}{',' if at else ''}{_key(name)}:{begin}", texts]
+        parts += [f"{pending}{',' if at else ''}{json_key(name)}:{begin}", texts]
         pending = end
     return pc.binary_join_element_wise(*parts, f"{pending}}}{after}", "")
 
@@ -109,7 +109,8 @@ def _member(column: pa.Array) -> tuple[str, pa.Array, str]:
     return "", json_text(column), ""
 
 
-def _key(name: str) -> str:
+def json_key(name: str) -> str:
+    """The JSON text of a member's name."""
     return msgspec.json.encode(name).decode()
 
 
@@ -129,7 +130,7 @@ def _is_bare(data_type: pa.DataType) -> bool:
 
 def _embedded(texts: pa.Array) -> pa.Array:
     # Line ends can only be white space between tokens, and NDJSON must not have them inside a row.
-    texts = pc.replace_substring_regex(texts.fill_null(_NULL), r"[\r\n]", " ")
+    texts = pc.replace_substring_regex(texts.fill_null(NULL), r"[\r\n]", " ")
     if _is_strict_json(f"[{','.join(texts.to_pylist())}]"):
         return texts
     strict = pa.array([_is_strict_json(one) for one in texts.to_pylist()], pa.bool_())
@@ -147,10 +148,10 @@ def _is_strict_json(text: str) -> bool:
 def _objects(array: pa.StructArray) -> pa.Array:
     fields = [array.type.field(at) for at in range(array.type.num_fields)]
     if not fields:
-        return pc.if_else(array.is_valid(), "{}", _NULL)
+        return pc.if_else(array.is_valid(), "{}", NULL)
     children = [array.field(at) for at in range(len(fields))]
     objects = json_objects(children, distinct_names(one.name for one in fields), before="", after="")
-    return pc.if_else(array.is_valid(), objects, _NULL)
+    return pc.if_else(array.is_valid(), objects, NULL)
 
 
 def _arrays(array: pa.Array) -> pa.Array:
@@ -172,12 +173,12 @@ def _maps(array: pa.MapArray) -> pa.Array:
 def _joined(offsets: pa.Array, texts: pa.Array, is_null: pa.Array, opening: str, closing: str) -> pa.Array:
     lists = pa.ListArray.from_arrays(offsets, texts, mask=is_null)
     joined = pc.binary_join_element_wise(opening, pc.binary_join(lists, ","), closing, "")
-    return joined.fill_null(_NULL)
+    return joined.fill_null(NULL)
 
 
 def _unions(array: pa.UnionArray) -> pa.Array:
     codes = union_codes(array)
-    texts = pa.array([_NULL] * len(array), pa.string())
+    texts = pa.array([NULL] * len(array), pa.string())
     for code, child in union_children(array):
         texts = pc.if_else(pc.equal(codes, code), json_text(child), texts)
     return texts

@@ -20,6 +20,7 @@ from __future__ import annotations
 import base64
 import datetime
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Final
 
 import pyarrow as pa
@@ -27,7 +28,7 @@ import pyarrow.compute as pc
 
 from queries.formats.array_parts import INTERVAL, decoded_dictionary, hugeint_decimals, is_binary_like
 
-_UNITS_PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
+UNITS_PER_SECOND: Final = {"s": 1, "ms": 1_000, "us": 1_000_000, "ns": 1_000_000_000}
 _COARSER_UNITS: Final = {"s": (), "ms": ("s",), "us": ("s", "ms"), "ns": ("s", "ms", "us")}
 # From so many rows on it is worth looking whether values repeat.
 _REPEATED_ROWS_MIN: Final = 512
@@ -35,6 +36,9 @@ _DAY_S: Final = 86_400
 _DAYS_YEAR_0: Final = -719_528
 _DAYS_YEAR_10000: Final = 2_932_897
 _DAYS_PER_400_YEARS: Final = 146_097
+# Hours, minutes and seconds.
+_TWO_DIGITS: Final = tuple(f"{number:02d}" for number in range(60))
+_DATES_REMEMBERED: Final = 512
 
 
 def scalar_text(array: pa.Array) -> pa.Array:  # noqa: PLR0911 - one answer for each kind of type
@@ -73,7 +77,7 @@ def _each(array: pa.Array, text_of: Callable[..., str]) -> pa.Array:
 
 def timestamp_parts(array: pa.Array) -> tuple[pa.Array, str]:
     """The texts of timestamps in two parts: what differs, and what each of them ends with (`Z`, or nothing)."""
-    per_second = _UNITS_PER_SECOND[array.type.unit]
+    per_second = UNITS_PER_SECOND[array.type.unit]
     zone = "Z" if array.type.tz is not None else ""
     if not _within(array.view(pa.int64()), _DAYS_YEAR_0 * _DAY_S * per_second, _DAYS_YEAR_10000 * _DAY_S * per_second):
         return _far_timestamps_text(array, per_second, zone), ""
@@ -98,21 +102,21 @@ def _timestamp_text(array: pa.Array) -> pa.Array:
 
 
 def _far_timestamps_text(array: pa.Array, per_second: int, zone: str) -> pa.Array:
-    return _each(array.view(pa.int64()), lambda value: _far_timestamp_text(value, per_second, zone))
+    return _each(array.view(pa.int64()), lambda value: timestamp_text(value, per_second, zone))
 
 
 def _usual_timestamp_text(array: pa.Array) -> pa.Array:
     """The texts, without a zone, of timestamps in the years 0 to 9999."""
     unit = array.type.unit
-    per_second = _UNITS_PER_SECOND[unit]
+    per_second = UNITS_PER_SECOND[unit]
     ticks = array.view(pa.int64())
     local = array.view(pa.timestamp(unit))
     for coarser in _COARSER_UNITS[unit]:
         # Where no fraction needs them, digits that would be cut again are not written.
-        step = per_second // _UNITS_PER_SECOND[coarser]
+        step = per_second // UNITS_PER_SECOND[coarser]
         coarse = pc.divide(ticks, step)
         if not pc.any(pc.not_equal(pc.multiply(coarse, step), ticks)).as_py():
-            local, ticks, per_second = coarse.view(pa.timestamp(coarser)), coarse, _UNITS_PER_SECOND[coarser]
+            local, ticks, per_second = coarse.view(pa.timestamp(coarser)), coarse, UNITS_PER_SECOND[coarser]
             break
     texts = pc.binary_replace_slice(local.cast(pa.string()).view(pa.binary()), 10, 11, b"T").view(pa.string())
     return _shorten_fraction(texts, ticks, per_second, whole_length=19)
@@ -125,12 +129,12 @@ def _date_text(array: pa.Array) -> pa.Array:
 def _plain_date_text(array: pa.Array) -> pa.Array:
     days = array.view(pa.int32())
     if not _within(days, _DAYS_YEAR_0, _DAYS_YEAR_10000):
-        return _each(days, _far_date_text)
+        return _each(days, date_text)
     return array.cast(pa.string())
 
 
 def _time_text(array: pa.Array) -> pa.Array:
-    per_second = _UNITS_PER_SECOND[array.type.unit]
+    per_second = UNITS_PER_SECOND[array.type.unit]
     ticks = array.view(pa.int32() if pa.types.is_time32(array.type) else pa.int64()).cast(pa.int64())
     if not _within(ticks, 0, _DAY_S * per_second):
         return _each(ticks, lambda value: _clock_text(value, per_second))
@@ -157,19 +161,23 @@ def _shorten_fraction(texts: pa.Array, ticks: pa.Array, per_second: int, *, whol
     return shortened
 
 
-def _far_timestamp_text(ticks: int, per_second: int, zone: str) -> str:
+def timestamp_text(ticks: int, per_second: int, zone: str) -> str:
+    """The text of any timestamp, in so many ticks a second since 1970, with *zone* at its end."""
     if (infinite := _infinite(ticks, 64)) is not None:
         return infinite
     days, within_day = divmod(ticks, _DAY_S * per_second)
-    return f"{_far_date_text(days)}T{_clock_text(within_day, per_second)}{zone}"
+    return f"{date_text(days)}T{_clock_text(within_day, per_second)}{zone}"
 
 
 def _infinite(value: int, bits: int) -> str | None:
-    largest = (1 << (bits - 1)) - 1
-    return {largest: "infinity", -largest: "-infinity"}.get(value)
+    if abs(value) != (1 << (bits - 1)) - 1:
+        return None
+    return "infinity" if value > 0 else "-infinity"
 
 
-def _far_date_text(days: int) -> str:
+@lru_cache(maxsize=_DATES_REMEMBERED)
+def date_text(days: int) -> str:
+    """The text of any date, in days since 1970."""
     if (infinite := _infinite(days, 32)) is not None:
         return infinite
     # The calendar repeats every 400 years, so that any date has a twin that the datetime module knows.
@@ -188,16 +196,17 @@ def _date_of(days: int) -> tuple[int, int, int]:
 
 def _clock_text(ticks: int, per_second: int) -> str:
     seconds, fraction = divmod(ticks, per_second)
-    return f"{seconds // 3600:02d}:{seconds // 60 % 60:02d}:{seconds % 60:02d}{_fraction_text(fraction, per_second)}"
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    clock = f"{_TWO_DIGITS[hours]}:{_TWO_DIGITS[minutes]}:{_TWO_DIGITS[seconds]}"
+    return clock + _fraction_text(fraction, per_second) if fraction else clock
 
 
 def _fraction_text(fraction: int, per_second: int) -> str:
-    """`.5` of a second as `.500`: the fewest of 3, 6 or 9 digits that hold it, and nothing for none."""
-    digits = len(str(per_second)) - 1
-    text = f"{fraction:0{digits}d}" if digits else ""
-    while text.endswith("000"):
-        text = text[:-3]
-    return f".{text}" if text else ""
+    """`.5` of a second as `.500`: the fewest of 3, 6 or 9 digits that hold it."""
+    while not fraction % 1_000:
+        fraction, per_second = fraction // 1_000, per_second // 1_000
+    return f".{str(per_second + fraction)[1:]}"
 
 
 # Intervals
@@ -213,7 +222,7 @@ def interval_text(months: int, days: int, nanoseconds: int) -> str:
 
 
 def _duration_text(ticks: int, unit: str) -> str:
-    return f"PT{_seconds_text(ticks, _UNITS_PER_SECOND[unit]) or '0S'}"
+    return f"PT{_seconds_text(ticks, UNITS_PER_SECOND[unit]) or '0S'}"
 
 
 def _seconds_text(ticks: int, per_second: int) -> str:

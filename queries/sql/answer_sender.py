@@ -1,8 +1,8 @@
 """A worker's answer on its way to the service: few messages, no faster than they are asked for, within its limits.
 
-What an answer begins with waits for the first rows, and the last rows wait for the end, so that a small answer is one
-write, which wakes the service once. The rows of a large one are written by a thread of their own, while DuckDB makes
-the next ones.
+What an answer begins with waits for the first rows, so that a small answer is two writes: the rows, which the service
+turns into its answer's format while the worker finds out what they cost, and that. The rows of a large one are written
+by a thread of their own, while DuckDB makes the next ones.
 """
 
 from __future__ import annotations
@@ -87,12 +87,13 @@ class AnswerSender:
             if large:
                 self._writer.wait()
 
-    def hold_last(self) -> None:
-        """Make what is held back ready to be sent with the end; raises as `batch`."""
+    def send_last(self) -> None:
+        """Send what is held back; raises as `batch`."""
         if self._writer is not None:
             self._writer.finish()
         if self._held:
             self._encode(self._take_held())
+            self._send_waiting()
 
     def end(self, outcome: Finished | Failed) -> None:
         """Send what still waits, unless the query failed, and how it ended.

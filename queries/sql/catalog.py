@@ -20,6 +20,7 @@ import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from queries.sql.file_lists import FileLists
 from queries.sql.literals import sql_name, sql_text
 from queries.sql.pruning import FileBounds
 from queries.without_erased import ERASED_ROWS, without_erased
@@ -70,6 +71,7 @@ class Catalog:
         self._views: dict[str, str] = {}
         self._schema: pa.Schema | None = None
         self._listed: Sequence[FileBounds] | None = None
+        self._lists = FileLists(connection, str(self._template))
         self._names: list[str] = []
         self._uniform = False
         self._with_hot = False
@@ -162,10 +164,10 @@ class Catalog:
         if was and not erased:
             self._connection.unregister(ERASED_ROWS)
 
-    def _actions(self) -> str:
+    def _actions(self, variable: str = _FILES_VARIABLE) -> str:
         everything = ", ".join(self._names)
         by_name = "" if self._uniform else ", union_by_name = true"
-        stored = f"SELECT {everything} FROM read_parquet(getvariable('{_FILES_VARIABLE}'), {_HIVE}{by_name})"
+        stored = f"SELECT {everything} FROM read_parquet(getvariable('{variable}'), {_HIVE}{by_name})"
         if self._erased:
             stored = without_erased(stored, self._names)
         return f"{stored} UNION ALL SELECT {everything} FROM {_HOT}" if self._with_hot else stored
@@ -175,9 +177,13 @@ class Catalog:
         self.use_files(())
         self._create_view("main", "actions", self._actions())
 
+    def has(self, files: Sequence[FileBounds]) -> bool:
+        """Whether `actions` begins with the rows of these files already."""
+        return files is self._listed
+
     def use_files(self, files: Sequence[FileBounds]) -> None:
         """Let `actions` begin with the rows of these files."""
-        if files is self._listed:
+        if self.has(files):
             return
         paths = [self.template_path, *(file.path for file in files)]
         if len(paths) <= _LITERAL_PATHS_MAX:
@@ -188,6 +194,18 @@ class Catalog:
             listed = f"(SELECT paths FROM {_PATHS})"
         self._connection.execute(f"SET VARIABLE {_FILES_VARIABLE} = {listed}")
         self._listed = files
+
+    def select_of(self, files: Sequence[FileBounds]) -> str | None:
+        """Return a SELECT that is what `actions` is with these files; None where there are too many of them.
+
+        Args:
+            files: an object that stays as it is, and that comes again with the query that it is for.
+        """
+        return self._actions(self._lists.variable_of(files)) if len(files) < _LITERAL_PATHS_MAX else None
+
+    def forget_lists(self) -> None:
+        """Let go of what `select_of` was called with: there are other files now."""
+        self._lists.forget()
 
     def selects_of(self, parts: Sequence[Sequence[FileBounds]]) -> list[str]:
         """Return a SELECT for each part of the files, which together are what `actions` is; none while rows are erased.

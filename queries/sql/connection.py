@@ -6,6 +6,7 @@ would still write files. The operating system's walls are the third.
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,6 +16,15 @@ from queries.sql.literals import sql_text
 
 # While the configuration is locked, this one may change: planning needs other optimizers than running.
 _STAYS_OPEN: Final = "disabled_optimizers"
+# Of what a query read, and of EXPLAIN ANALYZE; in DuckDB's own order.
+_PROFILED: Final = (
+    "EXTRA_INFO",
+    "LATENCY",
+    "OPERATOR_CARDINALITY",
+    "OPERATOR_NAME",
+    "OPERATOR_TIMING",
+    "TOTAL_BYTES_READ",
+)
 _SIZES: Final = frozenset({"memory_limit", "max_temp_directory_size"})
 # DuckDB shows sizes with one decimal of a binary unit.
 _SIZE_TOLERANCE: Final = 0.05
@@ -59,7 +69,11 @@ def open_locked_connection(
         "prefetch_all_parquet_files": True,
         # Footers of files that were opened before; what is kept of a file is used only while it is the same.
         "parquet_metadata_cache": True,
+        # Nobody sees it, and the thread that waits for the others would look how far they are, again and again.
+        "enable_progress_bar": False,
         "enable_profiling": "no_output",
+        # No more than is told; each count is kept for every operator of every query.
+        "custom_profiling_settings": json.dumps(dict.fromkeys(_PROFILED, "true")),
         "allowed_configs": [_STAYS_OPEN],
         "allowed_directories": [f"{folder}/" for folder in (*readable, spill_folder)],
         "enable_external_access": False,

@@ -14,10 +14,10 @@ from typing import Any, Final
 
 import duckdb
 
+from queries.sql.plain_queries import is_of_the_table, of_rows
 from queries.sql.pruning import FileBounds
 from queries.sql.syntax_tree import nodes
 
-_TABLE: Final = "actions"
 _DAY: Final = "date"
 # With less to read, one hash table is small enough.
 _WORTH_BYTES: Final = 48 << 20
@@ -50,7 +50,7 @@ class DayGroups:
         """
         # The text ends with a line end, since its own end may be a comment.
         text = select.rstrip().removesuffix(";")
-        of_parts = (f"(WITH {_TABLE} AS NOT MATERIALIZED ({part}) {text}\n)" for part in parts)
+        of_parts = (f"({of_rows(part)}{text}\n)" for part in parts)
         return " UNION ALL ".join(of_parts) + self.order
 
 
@@ -74,14 +74,7 @@ def day_groups(select: str, node: Mapping[str, Any]) -> DayGroups | None:
 
 def _groups_by_day(node: Mapping[str, Any]) -> bool:
     """Whether a query is of the table alone, and each of its groups of one day."""
-    if node["type"] != "SELECT_NODE" or any(node.get(key) for key in ("qualify", "sample")):
-        return False
-    if node.get("cte_map", {}).get("map") or node.get("aggregate_handling") != "STANDARD_HANDLING":
-        return False
-    table = node.get("from_table", {})
-    if table.get("type") != "BASE_TABLE" or str(table["table_name"]).lower() != _TABLE:
-        return False
-    if any(table.get(key) for key in ("sample", "column_name_alias", "at_clause")):
+    if not is_of_the_table(node) or node.get("qualify") or node.get("aggregate_handling") != "STANDARD_HANDLING":
         return False
     # In GROUP BY a column comes before an alias; here there is to be no doubt.
     doubtful = any(str(one.get("alias", "")).lower() == _DAY and not _is_day(one) for one in node["select_list"])

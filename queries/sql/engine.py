@@ -26,6 +26,7 @@ from queries.sql.guard import CheckedStatement, Guard, StatementKind
 from queries.sql.literals import sql_text
 from queries.sql.messages import Failed, Finished, Run, Start, Started
 from queries.sql.parameters import decode_parameters
+from queries.sql.plain_queries import of_rows
 from queries.sql.plans import analyzed_plan_text
 from queries.sql.pruning import FileBounds, FileFilter, FilePruner, PrunedFiles
 from queries.sql.remembered_plans import RememberedPlans
@@ -80,7 +81,7 @@ class Receiver:
         started: called once, when the first rows are there, or that there are none.
         batch: called with rows in order; may wait, and raise to end the query.
         stop: set when the query shall stop.
-        finish: called after the last rows; may wait, and raise, as *batch*.
+        finish: called after the last rows, before it is known what they cost; may wait, and raise, as *batch*.
         finished: called at last, with what the query cost; whoever asked may have the answer while DuckDB clears up.
     """
 
@@ -163,6 +164,7 @@ class Engine:
         self._catalog.use_columns(uniform=all_have_columns((file.path for file in files), schema))
         self._files = files
         self._plans.forget_files()
+        self._catalog.forget_lists()
         self.worn = self.worn or self._footers.too_many(file.path for file in files)
         self._total = (len(files), sum(file.size_bytes for file in files))
 
@@ -231,9 +233,7 @@ class Engine:
                     pruned = self._prune(statement, request, sql, parameters, place)
                     explained = None
                 receiver.check()
-                place.prefix = _PREFIXES[kind]
-                if kind is StatementKind.ROWS and statement.by_days is not None:
-                    sql = self._by_days(statement.by_days, sql, pruned)
+                place.prefix, sql = self._over_files(statement, kind, sql, pruned)
                 read_before = self._bytes_read()
                 if kind in (StatementKind.ROWS, StatementKind.EXPLAIN_ANALYZE):
                     self._learn_footers(pruned)
@@ -242,14 +242,16 @@ class Engine:
                 if kind is StatementKind.EXPLAIN_ANALYZE:
                     profile = json.loads(self._connection.fetchall()[0][1])
                     rows = self._send_plan(analyzed_plan_text(profile), self._started(pruned, explained), receiver)
+                    receiver.finish()
                     truncated = False
                 else:
                     rows, truncated = self._send_rows(request, self._started(pruned, explained), receiver)
+                    # Whoever asked may have the rows while the profile is read.
+                    receiver.finish()
                     profile = None if truncated else self._profile()
                     if profile is not None and "children" not in profile:
                         # DuckDB keeps none of what only shows plans and columns.
                         profile = None
-                receiver.finish()
                 files, scanned_bytes = self._scanned(profile, pruned, read_before)
                 done = Finished(
                     rows=rows,
@@ -291,14 +293,13 @@ class Engine:
     def _prune(
         self, statement: CheckedStatement, request: Run, sql: str, parameters: Any, place: _Place
     ) -> PrunedFiles:
-        """Let `actions` have the files that a query can need; return them. One of before need not be planned."""
+        """Return the files that a query can need. One of before need not be planned."""
         key = self._plans.key_of(request) if statement.steady else None
         if key is None:
             _, _, pruned = self._plan(sql, parameters, place)
             return pruned
         remembered = self._plans.prune(key, self._files)
         if remembered is not None:
-            self._catalog.use_files(remembered.by_time)
             return remembered
         _, chosen, pruned = self._plan(sql, parameters, place)
         self._plans.learn(key, chosen, pruned, self._files)
@@ -328,11 +329,32 @@ class Engine:
             self._footers.learn(paths)
             self.worn = self.worn or self._footers.too_many(file.path for file in self._files)
 
-    def _by_days(self, groups: DayGroups, sql: str, pruned: PrunedFiles) -> str:
-        """The same query over some days at a time, where there is much to read."""
+    def _over_files(
+        self, statement: CheckedStatement, kind: StatementKind, sql: str, pruned: PrunedFiles
+    ) -> tuple[str, str]:
+        """Let a query have the files that it can need; return what is to stand before its text, and the text."""
+        if kind is StatementKind.ROWS and statement.by_days is not None:
+            by_days = self._by_days(statement.by_days, sql, pruned)
+            if by_days is not None:
+                return "", by_days
+        if (
+            kind is StatementKind.ROWS
+            and statement.plain
+            and statement.steady
+            and not self._catalog.has(pruned.by_time)
+        ):
+            # It was asked before: its files are listed already, or are from now on.
+            select = self._catalog.select_of(pruned.by_time)
+            if select is not None:
+                return of_rows(select), sql
+        self._catalog.use_files(pruned.by_time)
+        return _PREFIXES[kind], sql
+
+    def _by_days(self, groups: DayGroups, sql: str, pruned: PrunedFiles) -> str | None:
+        """The same query over some days at a time; None where there is too little to read."""
         parts = parts_by_days(pruned.by_time)
         selects = self._catalog.selects_of(parts) if len(parts) > 1 else []
-        return groups.union(sql, selects) if selects else sql
+        return groups.union(sql, selects) if selects else None
 
     def _send_rows(self, request: Run, started: Started, receiver: Receiver) -> tuple[int, bool]:
         """Stream the answer; returns its rows, and whether there would have been more."""
@@ -388,7 +410,7 @@ class Engine:
         return files, read + self._footers.bytes_of(one.path for one in pruned.by_time[:files])
 
     def _profile(self) -> dict[str, Any]:
-        profile: dict[str, Any] = json.loads(self._connection.get_profiling_information(format="json"))
+        profile: dict[str, Any] = msgspec.json.decode(self._connection.get_profiling_information(format="json"))
         return profile
 
     def _parse(self, texts: Sequence[str]) -> list[str]:

@@ -23,6 +23,7 @@ import msgspec
 from queries.sql.day_groups import DayGroups, day_groups
 from queries.sql.errors import SqlError
 from queries.sql.functions import SCALAR_FUNCTIONS, TABLE_FUNCTIONS
+from queries.sql.plain_queries import is_plain
 from queries.sql.steadiness import is_steady
 
 _NOWHERE: Final = 2**64 - 1
@@ -96,6 +97,7 @@ class CheckedStatement:
         offset_characters, offset_bytes: where `select` begins in the text that was sent.
         by_days: how it may be run by days, where it may.
         steady: whether its plan is the same whenever it is made, with the same parameters, columns and views.
+        plain: whether it reads `actions` once, and nothing else.
     """
 
     kind: StatementKind
@@ -104,6 +106,7 @@ class CheckedStatement:
     offset_bytes: int
     by_days: DayGroups | None = None
     steady: bool = False
+    plain: bool = False
 
 
 Parser = Callable[[Sequence[str]], list[str]]
@@ -182,7 +185,12 @@ class Guard:
             position = None if refusal.byte is None else character_offset(text, start + refusal.byte)
             raise SqlError(refusal.message, position=position, suggestion=refusal.suggestion)
         node = statements[0]["node"]
-        return replace(statement, by_days=day_groups(select, node), steady=is_steady(node, self._steady))
+        return replace(
+            statement,
+            by_days=day_groups(select, node),
+            steady=is_steady(node, self._steady),
+            plain=is_plain(node),
+        )
 
     def _statements(self, sql: str) -> list[Any]:
         try:

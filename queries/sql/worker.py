@@ -228,7 +228,7 @@ class Worker:
                 try:
                     self._engine.run(
                         query.run,
-                        Receiver(sender.started, sender.batch, query.stop, sender.hold_last, sender.end),
+                        Receiver(sender.started, sender.batch, query.stop, sender.send_last, sender.end),
                     )
                 except QueryFailed as error:
                     failed = error.failed

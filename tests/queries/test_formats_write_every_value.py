@@ -20,6 +20,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from queries.formats import Format, distinct_names, encode, sql_type_name
+from queries.formats.array_parts import text_bytes
+from queries.formats.few_rows import few_objects
+from queries.formats.json_text import json_objects
 
 UTC = datetime.UTC
 
@@ -150,6 +153,9 @@ def test_a_value_of_sql_is_written(
 ) -> None:
     query = f"SELECT {expression} AS x"
     assert encoded(connection, query, Format.NDJSON) == f'{{"x":{json_text}}}\n'
+    batch = next(connection.execute(query).to_arrow_reader(1000))
+    by_kernels = json_objects(batch.columns, ["x"], before="", after="\n")
+    assert bytes(text_bytes(by_kernels)).decode() == f'{{"x":{json_text}}}\n'
     wanted = f'{{"columns":[{{"name":"x","type":{json.dumps(type_name)}}}],"rows":[{{"x":{json_text}}}]}}'
     assert encoded(connection, query, Format.JSON) == wanted
     assert json.loads(wanted)["columns"][0]["type"] == type_name
@@ -381,6 +387,10 @@ def test_any_array_is_json_that_reads_back_the_same(array: pa.Array) -> None:
     assert lines.pop() == b""
     values = array.to_pylist()
     assert len(lines) == len(values)
+    # The other way of writing them, value by value or by Arrow's kernels, gives the same.
+    names = ['%s"']
+    few = few_objects([array], names, before=",", after="\n")
+    assert few == bytes(text_bytes(json_objects([array], names, before=",", after="\n")))
     for line, value in zip(lines, values, strict=True):
         assert_same(json.loads(line, parse_float=Decimal)["x"], value, array.type)
 

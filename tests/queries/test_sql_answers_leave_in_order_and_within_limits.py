@@ -74,7 +74,7 @@ def _send(sender: AnswerSender, batches: int) -> None:
     for number in range(batches):
         sender.batch(_batch(number * BATCH_ROWS))
     sender.batch(_batch(batches * BATCH_ROWS, rows=5))
-    sender.hold_last()
+    sender.send_last()
     sender.end(FINISHED)
 
 
@@ -89,18 +89,20 @@ def test_rows_arrive_in_order_and_whole(wire: Wire, batches: int) -> None:
     assert [number for _, numbers in received for number in numbers] == list(range(batches * BATCH_ROWS + 5))
 
 
-def test_a_small_answer_is_one_write(wire: Wire) -> None:
+def test_the_rows_of_a_small_answer_are_one_write_before_its_end(wire: Wire) -> None:
     sender = wire.sender()
     sender.started(STARTED, SCHEMA)
     sender.batch(_batch(0, rows=5))
-    sender.hold_last()
-    sender.end(FINISHED)
+    sender.send_last()
     messages = wire.messages()
-    next(messages)
-    # All of it came with the first.
+    assert next(messages)[0] == STARTED
+    # The rows came with it, and the end is not known yet.
     at_once = wire.service.received_bytes
-    assert [type(one) for one, _ in messages] == [Batch, Finished]
+    assert [type(one) for one, _ in (next(messages),)] == [Batch]
     assert wire.service.received_bytes == at_once
+    assert not wire.service.has_read_ahead
+    sender.end(FINISHED)
+    assert [one for one, _ in messages] == [FINISHED]
 
 
 def test_no_more_is_sent_than_was_asked_for(wire: Wire) -> None:
@@ -173,6 +175,6 @@ def test_large_rows_are_not_held_beside_others(wire: Wire) -> None:
         sender.batch(large)
     # The message that is kept for the next one, and what the reader has of it.
     assert pa.total_allocated_bytes() - before < 3 * large.nbytes
-    sender.hold_last()
+    sender.send_last()
     sender.end(FINISHED)
     reader.join()

@@ -9,6 +9,7 @@ import duckdb
 import pytest
 
 from queries.sql import SqlError
+from queries.sql.file_lists import FileLists
 from queries.sql.functions import SCALAR_FUNCTIONS
 from queries.sql.guard import Guard
 from queries.sql.literals import sql_text
@@ -73,6 +74,55 @@ def test_queries_in_turn_each_read_their_own_files(sql: Sandbox) -> None:
         for query, days in queries.items():
             answer = sql.ask(query)
             assert (answer.rows, answer.result.pruning.by_time.files) == ([(18 * days,)], 3 * days)
+
+
+@pytest.mark.parametrize(
+    "others",
+    [
+        "SELECT type, count(*) FROM actions WHERE date >= DATE '2024-01-03' GROUP BY type ORDER BY ALL",
+        "FROM Actions AS a WHERE a.date = DATE '2024-01-02' ORDER BY \"position\" LIMIT 2;",
+        "SELECT actions.user_id, unnest([1, 2]) FROM actions WHERE type = 'view' ORDER BY ALL -- all days",
+        "SELECT count(*) FROM actions WHERE date = (SELECT min(date) FROM actions)",
+        "WITH actions2 AS (FROM actions WHERE type = 'click') SELECT count(*) FROM actions2",
+        "SELECT count(*) FROM actions a JOIN actions b USING (position) WHERE a.date > DATE '2024-01-02'",
+        "SELECT count(*) FROM clicks WHERE date = DATE '2024-01-04'",
+    ],
+)
+def test_a_query_between_others_answers_as_the_first_time(sql: Sandbox, others: str) -> None:
+    # Each of the two takes the files of the other away from the view.
+    between = "SELECT count(*) FROM actions WHERE date = DATE '2024-01-01' AND type = 'click'"
+    first = sql.ask(others)
+    for _ in range(3):
+        assert sql.ask(between).rows == [(6,)]
+        again = sql.ask(others)
+        assert again.rows == first.rows
+        assert again.statistics.scanned_files == first.statistics.scanned_files
+        assert again.statistics.scanned_bytes == first.statistics.scanned_bytes
+
+
+def test_the_place_of_an_error_is_told_where_a_query_is_asked_again(sql: Sandbox) -> None:
+    wrong = "SELECT count(*) FROM actions WHERE date <= DATE '2024-01-02' AND user_id::INTEGER > 1"
+    for _ in range(3):
+        sql.ask("SELECT count(*) FROM actions WHERE date = DATE '2024-01-01'")
+        with pytest.raises(SqlError) as error:
+            sql.ask(wrong)
+        assert error.value.position == wrong.index("::INTEGER")
+
+
+def test_lists_of_files_are_kept_within_bounds() -> None:
+    connection = duckdb.connect()
+    lists = FileLists(connection, "first")
+    days = [[FileBounds(f"{day}-{n}", 1, DAY_ONE, "click", 0, 1) for n in range(400)] for day in range(30)]
+    names = [lists.variable_of(one) for one in days]
+    assert len(set(names)) == len(days)
+    known = [connection.execute(f"SELECT getvariable('{name}')").fetchall()[0][0] for name in names]
+    assert sum(len(one) for one in known if one is not None) <= 4_000
+    assert known[0] is None
+    assert known[-1] == ["first", *(one.path for one in days[-1])]
+    assert lists.variable_of(days[-1]) == names[-1]
+    lists.forget()
+    assert connection.execute(f"SELECT getvariable('{names[-1]}')").fetchall() == [(None,)]
+    assert lists.variable_of(days[-1]) not in names
 
 
 @pytest.mark.parametrize(
