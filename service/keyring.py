@@ -1,4 +1,4 @@
-"""The keys as one process sees them: always those of the file as it is now, at the cost of one `stat` a request."""
+"""The keys as one process sees them: always those of the file as it is now, at the cost of a `stat` or two."""
 
 from __future__ import annotations
 

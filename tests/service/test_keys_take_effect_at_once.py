@@ -89,6 +89,38 @@ def test_a_revoked_key_is_refused_by_the_next_request(served: Served) -> None:
     assert served.status(kept) == 200
 
 
+def test_requests_that_have_arrived_share_a_look_and_later_ones_do_not(
+    served: Served, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[None] = []
+    generation = served.file.generation
+
+    def look() -> Any:
+        looks.append(None)
+        return generation()
+
+    monkeypatch.setattr(served.file, "generation", look)
+    scope: Any = {"type": "http", "method": "POST", "headers": [(b"host", b"127.0.0.1")], "client": ("192.0.2.7", 1)}
+
+    async def nobody(*_: Any) -> Any:
+        raise AssertionError("nobody reads or answers here")
+
+    async def send_ten() -> None:
+        scopes: list[Any] = [dict(scope) for _ in range(10)]
+        await asyncio.gather(*(served.gate(one, nobody, nobody) for one in scopes))
+
+    async def send_some() -> None:
+        await send_ten()
+        assert (len(looks), len(served.seen)) == (1, 10)
+        served.create()
+        looks.clear()
+        await send_ten()
+        assert (len(looks), len(served.seen)) == (1, 20)
+        assert [one.refusal is None for one in served.seen] == [True] * 10 + [False] * 10
+
+    asyncio.run(send_some())
+
+
 @pytest.mark.parametrize("required", [False, True])
 def test_revoking_the_last_key_lets_nobody_in(tmp_path: Path, *, required: bool) -> None:
     served = Served(tmp_path, required=required)
