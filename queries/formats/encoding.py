@@ -37,7 +37,7 @@ ARROW_BATCH_ROWS_MAX: Final = 122_880
 ROW_GROUP_ROWS_FIRST: Final = 20_480
 # All of a row group is held, and its encoded pages beside it.
 ROW_GROUP_ROWS_MAX: Final = 32_768
-ROW_GROUP_BYTES_MAX: Final = 32 * 1024 * 1024
+ROW_GROUP_BYTES_MAX: Final = 8 * 1024 * 1024
 
 Batches = Iterator[pa.RecordBatch]
 
