@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import gc
-import io
 import tracemalloc
 from collections.abc import Callable, Iterator
 
 import duckdb
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from queries.formats import ByteStream, Format, Piece, encode, encode_lines
 from queries.formats.byte_streams import CHUNK_BYTES_MAX, LARGE_CHUNK_BYTES_MAX
-from queries.formats.encoding import ARROW_MESSAGE_BYTES, ROW_GROUP_BYTES_MAX
+from queries.formats.encoding import ARROW_MESSAGE_BYTES
 
 BATCH_ROWS = 20_000
 BATCHES = 100
@@ -179,20 +177,6 @@ def test_chunks_of_arrow_are_whole_messages_of_about_half_a_mebibyte() -> None:
     messages = list(pa.ipc.open_stream(b"".join(chunks)))
     assert all(one.nbytes <= ARROW_MESSAGE_BYTES * 1.1 for one in messages)
     assert len(messages) <= 1 + whole.nbytes / (ARROW_MESSAGE_BYTES * 0.8)
-
-
-def test_row_groups_of_wide_rows_are_closed_by_their_bytes() -> None:
-    """What is held of an answer in Parquet is one of them."""
-    wide = pa.record_batch({"x": pa.array([str(at) * 500 for at in range(20_000)])})
-    content = b"".join(
-        encode(wide.schema, iter([wide.slice(at, 1_000) for at in range(0, 20_000, 1_000)]), Format.PARQUET)
-    )
-    file = pq.ParquetFile(io.BytesIO(content))
-    assert file.read().equals(pa.Table.from_batches([wide]))
-    sizes = [file.metadata.row_group(place).total_byte_size for place in range(file.num_row_groups)]
-    assert wide.nbytes > 4 * ROW_GROUP_BYTES_MAX
-    assert max(sizes) <= ROW_GROUP_BYTES_MAX * 1.5
-    assert sum(sizes[:-1]) >= (len(sizes) - 1) * ROW_GROUP_BYTES_MAX * 0.8
 
 
 def test_a_value_larger_than_a_chunk_is_cut() -> None:
