@@ -15,6 +15,8 @@ import duckdb
 from queries.sql.literals import sql_text
 from queries.sql.pruning import FileBounds
 
+# No other variable of the connection begins so: the catalog has `files` and `files_0`, `files_1`, ...
+_PREFIX: Final = "listed_"
 # Some hundred bytes each, in all lists together.
 _PATHS_MAX: Final = 4_000
 
@@ -42,7 +44,7 @@ class FileLists:
             self._known.move_to_end(id(files))
             return known[1]
         self._number += 1
-        name = f"files_{self._number}"
+        name = f"{_PREFIX}{self._number}"
         listed = ", ".join(map(sql_text, [self._first, *(file.path for file in files)]))
         self._connection.execute(f"SET VARIABLE {name} = [{listed}]")
         self._known[id(files)] = files, name

@@ -121,6 +121,20 @@ def test_erased_rows_are_left_out_all_the_same(engine: Engine, monkeypatch: pyte
     assert [row[3] for row in without][:3] == [4, 4, 4]
 
 
+def test_a_query_asked_again_after_one_by_days_reads_its_own_files(
+    engine: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("queries.sql.day_groups._WORTH_BYTES", 0)
+    monkeypatch.setattr("queries.sql.day_groups._PART_BYTES_MIN", 1)
+    queries = [f"SELECT count(*) FROM actions WHERE date = DATE '2024-01-0{day}'" for day in range(1, 6)]
+    first = [answer(engine, sql) for sql in queries]
+    # Now each of them has a list of its own, and then each part of the days has one.
+    assert [answer(engine, sql) for sql in queries] == first
+    by_days = answer(engine, BY_DAYS[0])
+    assert [answer(engine, sql) for sql in queries] == first
+    assert answer(engine, BY_DAYS[0]) == by_days
+
+
 def tree_of(sql: str) -> dict[str, object]:
     text = duckdb.execute(
         "SELECT json_serialize_sql($1::VARCHAR, skip_null := true, skip_empty := true)", [sql]
