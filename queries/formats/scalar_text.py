@@ -33,6 +33,7 @@ _COARSER_UNITS: Final = {"s": (), "ms": ("s",), "us": ("s", "ms"), "ns": ("s", "
 # From so many rows on it is worth looking whether values repeat.
 _REPEATED_ROWS_MIN: Final = 512
 _DAY_S: Final = 86_400
+_INFINITE_TICKS: Final = (1 << 63) - 1
 _DAYS_YEAR_0: Final = -719_528
 _DAYS_YEAR_10000: Final = 2_932_897
 _DAYS_PER_400_YEARS: Final = 146_097
@@ -79,7 +80,9 @@ def timestamp_parts(array: pa.Array) -> tuple[pa.Array, str]:
     """The texts of timestamps in two parts: what differs, and what each of them ends with (`Z`, or nothing)."""
     per_second = UNITS_PER_SECOND[array.type.unit]
     zone = "Z" if array.type.tz is not None else ""
-    if not _within(array.view(pa.int64()), _DAYS_YEAR_0 * _DAY_S * per_second, _DAYS_YEAR_10000 * _DAY_S * per_second):
+    # Infinite times in nanoseconds lie within those years.
+    first = max(_DAYS_YEAR_0 * _DAY_S * per_second, 1 - _INFINITE_TICKS)
+    if not _within(array.view(pa.int64()), first, min(_DAYS_YEAR_10000 * _DAY_S * per_second, _INFINITE_TICKS)):
         return _far_timestamps_text(array, per_second, zone), ""
     return _each_once(array, _usual_timestamp_text), zone
 

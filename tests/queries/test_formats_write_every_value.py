@@ -108,6 +108,8 @@ VALUES = [
     ),
     ("TIMESTAMP_S '2018-10-20 21:37:28'", '"2018-10-20T21:37:28"', "2018-10-20T21:37:28", "TIMESTAMP_S"),
     ("TIMESTAMP_MS '2018-10-20 21:37:28.120'", '"2018-10-20T21:37:28.120"', "2018-10-20T21:37:28.120", "TIMESTAMP_MS"),
+    ("TIMESTAMP_NS 'infinity'", '"infinity"', "infinity", "TIMESTAMP_NS"),
+    ("TIMESTAMP_NS '-infinity'", '"-infinity"', "-infinity", "TIMESTAMP_NS"),
     (
         "TIMESTAMP_NS '2018-10-20 21:37:28.123456789'",
         '"2018-10-20T21:37:28.123456789"',
