@@ -185,6 +185,8 @@ class Catalog:
         """Let `actions` begin with the rows of these files."""
         if self.has(files):
             return
+        # Whoever interrupts the statement does not know what became of it.
+        self._listed = None
         paths = [self.template_path, *(file.path for file in files)]
         if len(paths) <= _LITERAL_PATHS_MAX:
             listed = "[" + ", ".join(map(sql_text, paths)) + "]"

@@ -59,7 +59,7 @@ class FileLists:
             self._forget(one)
 
     def _forget(self, identity: int) -> None:
-        files, name = self._known[identity]
-        self._connection.execute(f"RESET VARIABLE {name}")
-        del self._known[identity]
+        # First, since a statement that is interrupted may have been done.
+        files, name = self._known.pop(identity)
         self._paths -= 1 + len(files)
+        self._connection.execute(f"RESET VARIABLE {name}")

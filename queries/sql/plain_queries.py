@@ -5,7 +5,7 @@ The WITH query has the name of the view that it hides, so that the text itself s
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from queries.sql.syntax_tree import nodes
@@ -14,7 +14,7 @@ _TABLE: Final = "actions"
 
 
 def is_of_the_table(node: Mapping[str, Any]) -> bool:
-    """Whether a query is one SELECT whose FROM is the table, as it is.
+    """Whether a query is one SELECT whose FROM is the table, as it is, and which names no database or schema.
 
     Args:
         node: its syntax tree, without what is empty.
@@ -24,7 +24,15 @@ def is_of_the_table(node: Mapping[str, Any]) -> bool:
     table = node.get("from_table", {})
     if table.get("type") != "BASE_TABLE" or str(table["table_name"]).lower() != _TABLE:
         return False
-    return not any(table.get(key) for key in ("sample", "column_name_alias", "at_clause"))
+    if any(table.get(key) for key in ("sample", "column_name_alias", "at_clause")):
+        return False
+    name = str(table.get("alias") or _TABLE).lower()
+    return all(_is_within(one["column_names"], name) for one in nodes(node) if one.get("class") == "COLUMN_REF")
+
+
+def _is_within(names: Sequence[str], table: str) -> bool:
+    """Whether a reference is to a column, by its name or the table's; a view is in a database, a WITH query in none."""
+    return len(names) == 1 or (len(names) == 2 and names[0].lower() == table)
 
 
 def is_plain(node: Mapping[str, Any]) -> bool:

@@ -41,6 +41,7 @@ AS_THEY_ARE = [
     "SELECT date, type, count(DISTINCT user_id) FROM actions GROUP BY CUBE (date, type)",
     "SELECT date, count(DISTINCT user_id) FROM actions GROUP BY GROUPING SETS ((date), ())",
     "SELECT date, count(DISTINCT user_id) FROM clicks GROUP BY date",
+    "SELECT date, count(DISTINCT memory.actions.user_id) FROM actions GROUP BY date",
     "SELECT date, count(DISTINCT user_id), (SELECT count(*) FROM actions) FROM actions GROUP BY date",
     "SELECT date, count(DISTINCT user_id), rank() OVER (ORDER BY date) FROM actions GROUP BY date",
     "SELECT date, count(DISTINCT user_id) FROM actions WHERE type = $1 GROUP BY date",

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Iterator
+from pathlib import Path
+from typing import cast
 
 import duckdb
 import pytest
 
 from queries.sql import SqlError
+from queries.sql.catalog import Catalog
 from queries.sql.file_lists import FileLists
 from queries.sql.functions import SCALAR_FUNCTIONS
 from queries.sql.guard import Guard
@@ -80,17 +83,20 @@ def test_queries_in_turn_each_read_their_own_files(sql: Sandbox) -> None:
     "others",
     [
         "SELECT type, count(*) FROM actions WHERE date >= DATE '2024-01-03' GROUP BY type ORDER BY ALL",
-        "FROM Actions AS a WHERE a.date = DATE '2024-01-02' ORDER BY \"position\" LIMIT 2;",
+        # Without a LIMIT: what one thread has found would tell the others what they need not read.
+        "FROM Actions AS a WHERE a.date = DATE '2024-01-02' ORDER BY \"position\";",
         "SELECT actions.user_id, unnest([1, 2]) FROM actions WHERE type = 'view' ORDER BY ALL -- all days",
         "SELECT count(*) FROM actions WHERE date = (SELECT min(date) FROM actions)",
         "WITH actions2 AS (FROM actions WHERE type = 'click') SELECT count(*) FROM actions2",
         "SELECT count(*) FROM actions a JOIN actions b USING (position) WHERE a.date > DATE '2024-01-02'",
         "SELECT count(*) FROM clicks WHERE date = DATE '2024-01-04'",
+        "SELECT count(DISTINCT memory.actions.user_id) FROM actions WHERE date < DATE '2024-01-03'",
+        "SELECT count(memory.actions) FROM actions WHERE date < DATE '2024-01-03'",
     ],
 )
 def test_a_query_between_others_answers_as_the_first_time(sql: Sandbox, others: str) -> None:
-    # Each of the two takes the files of the other away from the view.
-    between = "SELECT count(*) FROM actions WHERE date = DATE '2024-01-01' AND type = 'click'"
+    # Asked for the first time, it takes the files of the other one away from the view.
+    between = f"SELECT count(*) FROM actions WHERE date = DATE '2024-01-01' AND type = 'click' -- {others}"
     first = sql.ask(others)
     for _ in range(3):
         assert sql.ask(between).rows == [(6,)]
@@ -123,6 +129,49 @@ def test_lists_of_files_are_kept_within_bounds() -> None:
     lists.forget()
     assert connection.execute(f"SELECT getvariable('{names[-1]}')").fetchall() == [(None,)]
     assert lists.variable_of(days[-1]) not in names
+
+
+class _InterruptedAfterwards:
+    """A connection whose statements are interrupted where they have had their effect."""
+
+    def __init__(self, connection: duckdb.DuckDBPyConnection) -> None:
+        self.connection = connection
+        self.interrupts = ""
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self.connection, name)
+
+    def execute(self, sql: str) -> duckdb.DuckDBPyConnection:
+        self.connection.execute(sql)
+        if self.interrupts and sql.startswith(self.interrupts):
+            raise duckdb.InterruptException("interrupted")
+        return self.connection
+
+
+def test_an_interrupted_statement_leaves_no_list_that_is_another(tmp_path: Path) -> None:
+    interrupted = _InterruptedAfterwards(duckdb.connect())
+    connection = cast("duckdb.DuckDBPyConnection", interrupted)
+    lists = FileLists(connection, "first")
+    file = FileBounds("one", 1, DAY_ONE, "click", 0, 1)
+    files = [file]
+    lists.variable_of(files)
+    interrupted.interrupts = "RESET"
+    with pytest.raises(duckdb.InterruptException):
+        lists.forget()
+    name = lists.variable_of(files)
+    assert connection.execute(f"SELECT getvariable('{name}')").fetchall() == [(["first", "one"],)]
+
+    catalog = Catalog(connection, tmp_path, macros={})
+    interrupted.interrupts = ""
+    catalog.use_schema(SCHEMA.table_schema, {})
+    catalog.use_files(files)
+    interrupted.interrupts = "SET VARIABLE"
+    with pytest.raises(duckdb.InterruptException):
+        catalog.use_files([file, file])
+    interrupted.interrupts = ""
+    assert not catalog.has(files)
+    catalog.use_files(files)
+    assert connection.execute("SELECT getvariable('files')").fetchall() == [([catalog.template_path, "one"],)]
 
 
 @pytest.mark.parametrize(
