@@ -90,7 +90,7 @@ class Gate:
         """Whether a request needs a key, by a look at the keys' file after it has arrived.
 
         The event loop reads all connections that have something before it goes on with any of their requests, so that
-        these share one look. With 64 clients it is a tenth of what a request costs.
+        these share one look.
         """
         demands = self._demands
         if demands is None:
