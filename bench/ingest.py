@@ -26,6 +26,8 @@ class IngestWorkload:
     """Submissions of *actions_per_request* actions over many connections, for a time or, with *requests_max*, a number.
 
     `form` is what they are sent as (`bench.load.MEDIA_TYPES`), and `flags` are given to the server besides.
+    `journal_rows_max` is of those who hold flushing back: a window that ends with as many rows in the journal has
+    measured the beginning of a flush, and fails.
 
     The window is longer than the time after which the default settings flush, or the rate is high enough to flush by
     size: flushing is part of what is measured, and how often it happened is one of the figures.
@@ -42,6 +44,7 @@ class IngestWorkload:
     requests_max: int | None = None
     opponents: tuple[str, ...] = ("baseline", "actionlake")
     rounds_max: int = 100
+    journal_rows_max: int | None = None
 
     def shortened(self) -> IngestWorkload | None:
         """Some seconds instead of a window that is long enough to flush."""
@@ -51,7 +54,8 @@ class IngestWorkload:
         """Start the server, drive it, stop it, and count what it stored.
 
         Raises:
-            BenchFailed: the server failed, did not acknowledge everything, or does not hold what it acknowledged.
+            BenchFailed: the server failed, did not acknowledge everything, or does not hold what it acknowledged; or it
+                flushed what was to be held back.
         """
         data, port = folder / "data", free_port()
         before: Mapping[str, float] = {}
@@ -107,7 +111,15 @@ class IngestWorkload:
                 figures["journal_depth_begin"], figures["journal_depth_end"] = before[reading], after[reading]
             else:
                 figures[reading] = after[reading] - before[reading]
+        self.check_held_back(figures)
         return figures
+
+    def check_held_back(self, figures: Mapping[str, float]) -> None:
+        """Raise `BenchFailed` if a flush was held back, and yet began in the window."""
+        if self.journal_rows_max is None:
+            return
+        if figures["flushes"] or figures["journal_depth_end"] >= self.journal_rows_max:
+            raise BenchFailed(f"{self.name} measured a flush: take a window shorter than {self.window_s:g} s")
 
     def headline(self, figures: Mapping[str, float]) -> str:
         """Rate, p99, flushes and memory."""
@@ -157,9 +169,11 @@ MEMORY: Final = IngestWorkload(
     opponents=("actionlake",),
     rounds_max=1,
 )
-# What keeps all that a window submits in the journal.
+# What keeps all that a window submits in the journal; the setting takes no larger number of rows.
+_HELD_BACK_ROWS_MAX: Final = 10_000_000
 _HELD_BACK: Final = (
-    "--flush-rows-max", "10000000", "--flush-bytes-max", "8000000000", "--journal-bytes-max", "8000000000",
+    "--flush-rows-max", str(_HELD_BACK_ROWS_MAX),
+    "--flush-bytes-max", "8000000000", "--journal-bytes-max", "8000000000",
 )  # fmt: skip
 # At one action a request nothing but age causes a flush (60 s by default), so that window is longer.
 WORKLOADS: Final[tuple[IngestWorkload, ...]] = (
@@ -169,13 +183,18 @@ WORKLOADS: Final[tuple[IngestWorkload, ...]] = (
     IngestWorkload(name="submit-1000", title="1,000 actions a request", actions_per_request=1_000),
     *(
         IngestWorkload(
-            name=f"held-back-{workers}",
-            title=f"100 actions a request, --workers {workers}, flushing held back",
+            name=f"held-back-{workers}{'' if connections == CONNECTIONS else f'-of-{connections}'}",
+            title=f"100 actions a request, --workers {workers}, {connections} connections, flushing held back",
             actions_per_request=100,
             flags=(*_HELD_BACK, "--workers", str(workers)),
-            window_s=15.0,
+            connections=connections,
+            warmup_s=3.0,
+            window_s=9.0,
             opponents=("actionlake",),
+            journal_rows_max=_HELD_BACK_ROWS_MAX,
         )
+        # Once with as many as elsewhere, and once so many that each of two workers has as many.
+        for connections in (CONNECTIONS, 2 * CONNECTIONS)
         for workers in (1, 2)
     ),
     IngestWorkload(
@@ -211,9 +230,10 @@ WORKLOADS: Final[tuple[IngestWorkload, ...]] = (
         form="arrow",
         flags=_HELD_BACK,
         connections=8,
-        warmup_s=2.0,
-        window_s=8.0,
+        warmup_s=1.5,
+        window_s=6.0,
         opponents=("actionlake",),
+        journal_rows_max=_HELD_BACK_ROWS_MAX,
     ),
     MEMORY,
 )

@@ -41,7 +41,10 @@ class Target:
     """What is to be reached.
 
     Attributes:
-        bound: at least or at most this: a ratio of medians to those of `against`, or without it the median itself.
+        bound: at least or at most this: a ratio of medians to those of `against` or `against_workload`, or without them
+            the median itself.
+        against: another opponent, at the same workload.
+        against_workload: another workload of the same opponent.
         unit: written after the numbers.
         scale: numbers are divided by it before they are written.
         needs_flush: proven only when a flush took place inside every measured window.
@@ -56,6 +59,7 @@ class Target:
     unit: str
     scale: float = 1.0
     needs_flush: bool = True
+    against_workload: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,11 +92,13 @@ class Verdict:
 
 def judge(target: Target, pieces: Sequence[Piece], opponent: str) -> Verdict:
     """Set what was measured for *opponent* against *target*."""
-    if target.against is None:
-        own = spread(pieces, target.workload, opponent, target.figure)
-        measured = None if own is None else own.median
-    else:
+    own = spread(pieces, target.workload, opponent, target.figure)
+    measured = None if own is None else own.median
+    if target.against is not None:
         measured = ratio(pieces, target.workload, target.figure, opponent, target.against)
+    elif target.against_workload is not None:
+        other = spread(pieces, target.against_workload, opponent, target.figure)
+        measured = None if own is None or other is None else own.median / other.median
     flushes = spread(pieces, target.workload, opponent, "flushes")
     flushed = flushes is not None and flushes.least >= 1
     if measured is None:
@@ -166,6 +172,20 @@ TARGETS: Final = (
         bound=400_000,
         against=None,
         unit="",
+    ),
+    *(
+        Target(
+            title=f"durable actions/s of 2 workers against 1, flushing held back, 100 a request, {clients} connections",
+            workload=f"held-back-2{suffix}",
+            figure="actions_per_s",
+            kind="at least",
+            bound=1.4,
+            against=None,
+            against_workload=f"held-back-1{suffix}",
+            unit="x",
+            needs_flush=False,
+        )
+        for clients, suffix in ((64, ""), (128, "-of-128"))
     ),
     Target(
         title="durable actions/s by Arrow streams into one process",

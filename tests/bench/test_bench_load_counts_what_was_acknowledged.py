@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import sys
 from collections.abc import Awaitable, Callable
@@ -15,7 +16,7 @@ import pytest
 
 from bench.bodies import make_bodies, make_streams, pool_size
 from bench.errors import BenchFailed
-from bench.ingest import IngestWorkload
+from bench.ingest import WORKLOADS, IngestWorkload
 from bench.load import LoadFailed, LoadPlan, LoadResult, drive, quantile
 from bench.opponents import BASELINE
 from storage.arrow_batches import ArrowParser
@@ -264,3 +265,21 @@ def test_every_row_of_a_stream_is_accepted_and_streams_are_of_many_users() -> No
     assert len(set(streams)) == 3
     with pa.ipc.open_stream(streams[0]) as reader:
         assert len(reader.read_all()["user_id"].unique()) > 1
+
+
+@pytest.mark.parametrize(
+    ("figures", "is_measured"),
+    [
+        ({"flushes": 0.0, "journal_depth_end": 9_999_999.0}, False),
+        ({"flushes": 0.0, "journal_depth_end": 10_000_000.0}, True),
+        ({"flushes": 1.0, "journal_depth_end": 5.0}, True),
+    ],
+)
+def test_a_flush_that_is_held_back_is_not_measured(figures: dict[str, float], is_measured: bool) -> None:
+    expected = pytest.raises(BenchFailed, match="measured a flush") if is_measured else contextlib.nullcontext()
+    held_back = [one for one in WORKLOADS if "held-back" in one.name]
+    assert len(held_back) == 5
+    for workload in held_back:
+        with expected:
+            workload.check_held_back(figures)
+        replace(workload, journal_rows_max=None).check_held_back(figures)

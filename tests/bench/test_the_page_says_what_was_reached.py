@@ -15,6 +15,7 @@ from bench.comparison.workload import GROWTH, SIZES, ComparisonWorkload, ratios_
 from bench.comparison_tables import TO_REACH, comparison_tables, to_reach_table
 from bench.report import markdown, write_performance_page
 from bench.runs import Piece, RunHeader
+from bench.summary import TARGETS, judge
 
 
 def compared(size: str, asked: str, ms: float) -> Piece:
@@ -54,6 +55,18 @@ def test_each_target_is_of_a_workload_that_there_is_and_has_a_verdict() -> None:
     without = next(row for title, row in rows.items() if title.startswith("bytes on disk, to"))
     assert without == ("at most 0.65x", "1x", "missed by 53.8%")
     assert next(row for title, row in rows.items() if "5 minutes" in title)[2] == "not measured"
+
+
+def test_two_workers_are_held_against_one_worker_of_the_same_run() -> None:
+    for clients in ("", "-of-128"):
+        (target,) = (one for one in TARGETS if one.workload == f"held-back-2{clients}")
+        assert {target.workload, target.against_workload} <= set(NAMES)
+        one, two = (piece(f"held-back-{workers}{clients}", {"actions_per_s": 1e5 * workers}) for workers in (1, 2))
+        verdict = judge(target, [one, two], ACTIONLAKE.name)
+        assert (verdict.measured, verdict.met) == (2.0, True)
+        assert judge(target, [two], ACTIONLAKE.name).text() == "not measured"
+        slower = piece(f"held-back-2{clients}", {"actions_per_s": 1.05e5})
+        assert judge(target, [one, slower], ACTIONLAKE.name).text() == "missed by 25.0%"
 
 
 def test_the_choice_of_targets_measures_every_target(tmp_path: Path) -> None:
