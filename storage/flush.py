@@ -23,7 +23,7 @@ from storage.data_files import (
     WrittenFile,
     prefix_within_partitions,
     remove_unreferenced,
-    sort_rows,
+    sort_rows_and_let_go,
     write_partitions,
 )
 from storage.erasure_records import read_erased_rows
@@ -193,9 +193,11 @@ class Flusher:
         """Commit the oldest rows above *watermark*, as many as fit one commit; return the new watermark."""
         started = time.perf_counter()
         rejected: list[tuple[Rejection, int]] = []
-        table, last = self._next_rows(journal, watermark, through, rejected)
-        # The unsorted rows are let go before anything is written: two copies are what bounds a batch.
-        table = sort_rows(table)
+        unsorted, last = self._next_rows(journal, watermark, through, rejected)
+        # The unsorted rows are let go while they are sorted: what is held of them bounds a batch.
+        held = [unsorted]
+        del unsorted
+        table = sort_rows_and_let_go(held)
         with writing_files(self._lake.folder):
             files = self._write(table, rejected)
             try:
