@@ -40,8 +40,6 @@ from storage.store import Store
 
 PARAMETERS: Final = ("format", "csvRaw", "explain")
 _BODY_BYTES_MAX: Final = 2 * 1024 * 1024
-# Answers that may have more rows are made ready further ahead, where Arrow takes them as fast as they are made.
-_FEW_ROWS_MAX: Final = 100_000
 _SPOOL_BYTES_MAX: Final = 8 * 1024 * 1024
 _READ_BYTES: Final = 256 * 1024
 _SNAPSHOT_ATTEMPTS_MAX: Final = 3
@@ -215,8 +213,7 @@ def _sql_request(body: SqlBody, limits: SqlAnswerLimits, wanted: Format, *, expl
     rows = body.max_rows if body.max_rows is not None else limits.rows_default
     if wanted is Format.JSON and rows > limits.json_rows_max:
         raise bad_parameter("maxRows", f"a JSON answer has at most {limits.json_rows_max} rows; other formats stream")
-    taken_at_once = wanted is Format.ARROW and rows > _FEW_ROWS_MAX
-    return SqlRequest(body.sql, body.parameters, rows, explain, taken_at_once=taken_at_once)
+    return SqlRequest(body.sql, body.parameters, rows, explain)
 
 
 async def _stream(

@@ -14,9 +14,8 @@ import duckdb
 
 from queries.sql.literals import sql_text
 
-# While the configuration is locked, these may change: planning needs other optimizers than running, and an answer of
-# many rows more room for those that are ready than one of few.
-_STAYS_OPEN: Final = ["disabled_optimizers", "streaming_buffer_size"]
+# While the configuration is locked, this one may change: planning needs other optimizers than running.
+_STAYS_OPEN: Final = "disabled_optimizers"
 # Of what a query read, and of EXPLAIN ANALYZE; in DuckDB's own order.
 _PROFILED: Final = (
     "EXTRA_INFO",
@@ -75,7 +74,7 @@ def open_locked_connection(
         "enable_profiling": "no_output",
         # No more than is told; each count is kept for every operator of every query.
         "custom_profiling_settings": json.dumps(dict.fromkeys(_PROFILED, "true")),
-        "allowed_configs": _STAYS_OPEN,
+        "allowed_configs": [_STAYS_OPEN],
         "allowed_directories": [f"{folder}/" for folder in (*readable, spill_folder)],
         "enable_external_access": False,
         "lock_configuration": True,

@@ -145,8 +145,6 @@ class Engine:
         self._running_lock = threading.Lock()
         self._running = False
         self._stopped = False
-        # As it was told last.
-        self._ready_bytes_max: int | None = None
         self._pruner = FilePruner(self._parse, table=self._catalog.stand_in, columns=self._catalog.stand_in_columns)
         self.use_table(schema, ())
 
@@ -239,7 +237,6 @@ class Engine:
                 read_before = self._bytes_read()
                 if kind in (StatementKind.ROWS, StatementKind.EXPLAIN_ANALYZE):
                     self._learn_footers(pruned)
-                self._make_room(request.ready_bytes_max)
                 place.executed = place.prefix + sql, parameters
                 self._connection.execute(*place.executed)
                 if kind is StatementKind.EXPLAIN_ANALYZE:
@@ -272,12 +269,6 @@ class Engine:
                 failed = self._failure_again(place.executed, request, receiver, place)
             raise QueryFailed(failed) from error
         return done
-
-    def _make_room(self, ready_bytes_max: int) -> None:
-        """Let DuckDB have so many bytes of an answer ready before they are asked for."""
-        if ready_bytes_max != self._ready_bytes_max:
-            self._connection.execute(f"SET streaming_buffer_size = '{ready_bytes_max}B'")
-            self._ready_bytes_max = ready_bytes_max
 
     def _failure_again(self, executed: tuple[str, Any], request: Run, receiver: Receiver, place: _Place) -> Failed:
         """Run a query once more for what it fails of.

@@ -56,8 +56,7 @@ class UseErased(msgspec.Struct, tag=True, frozen=True):
 class Run(msgspec.Struct, tag=True, frozen=True):
     """One query. The worker may send `batches` batches before it waits for `More`.
 
-    With `scanned_bytes_max` it is stopped soon after it has read more than that. `ready_bytes_max` is how much DuckDB
-    may have ready before it is asked for.
+    With `scanned_bytes_max` it is stopped soon after it has read more than that.
     """
 
     sql: str
@@ -69,7 +68,6 @@ class Run(msgspec.Struct, tag=True, frozen=True):
     cpu_s_max: int
     batches: int
     scanned_bytes_max: int | None = None
-    ready_bytes_max: int = 1_000_000
 
 
 class More(msgspec.Struct, tag=True, frozen=True):

@@ -10,7 +10,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-import msgspec
 import pyarrow as pa
 
 from queries.sql import standing_back
@@ -29,9 +28,6 @@ from queries.sql.walls.report import IsolationReport
 from queries.views import view_statements
 from storage.schema import ActionSchema
 
-# What DuckDB may have ready of an answer that is taken at once. It keeps two fifths of it for what other threads make
-# ahead of the one whose rows are next: they work side by side only where some files' row groups have room there.
-_READY_BYTES_MAX: Final = 24 << 20
 _FOLDER_PREFIX: Final = "sql-"
 _PATTERN_CHARACTERS: Final = frozenset("*?[")
 
@@ -166,8 +162,6 @@ class SqlPool:
             batches=BATCHES_AHEAD,
             scanned_bytes_max=request.scanned_bytes_max,
         )
-        if request.taken_at_once:
-            run = msgspec.structs.replace(run, ready_bytes_max=_READY_BYTES_MAX)
         # Before a worker is taken, so that files of somewhere else cost none.
         self._frames.of(view)
         cancellation = cancellation or Cancellation()

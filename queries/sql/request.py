@@ -48,8 +48,6 @@ class SqlRequest:
         max_rows: the answer ends after so many rows and says that it was cut; None for all.
         explain: answer with the plan instead of running the query.
         scanned_bytes_max: the query is stopped soon after it has read more than that from files; None for no limit.
-        taken_at_once: the rows may be many, and are taken as they come: the worker has more of them ready, which is
-            faster and takes memory.
     """
 
     sql: str
@@ -57,7 +55,6 @@ class SqlRequest:
     max_rows: int | None = None
     explain: bool = False
     scanned_bytes_max: int | None = None
-    taken_at_once: bool = False
 
 
 @dataclass(frozen=True, slots=True)
