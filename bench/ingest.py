@@ -27,7 +27,7 @@ class IngestWorkload:
 
     `form` is what they are sent as (`bench.load.MEDIA_TYPES`), and `flags` are given to the server besides.
     `journal_rows_max` is of those who hold flushing back: a window that ends with as many rows in the journal has
-    measured the beginning of a flush, and fails.
+    measured the beginning of a flush, and fails. `own_session` is of the process that submits.
 
     The window is longer than the time after which the default settings flush, or the rate is high enough to flush by
     size: flushing is part of what is measured, and how often it happened is one of the figures.
@@ -45,6 +45,7 @@ class IngestWorkload:
     opponents: tuple[str, ...] = ("baseline", "actionlake")
     rounds_max: int = 100
     journal_rows_max: int | None = None
+    own_session: bool = True
 
     def shortened(self) -> IngestWorkload | None:
         """Some seconds instead of a window that is long enough to flush."""
@@ -150,8 +151,9 @@ class IngestWorkload:
         else:
             command += ["--requests-max", str(self.requests_max)]
         process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True, start_new_session=True
-        )
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True,
+            start_new_session=self.own_session, process_group=None if self.own_session else 0,
+        )  # fmt: skip
         assert process.stdout is not None
         try:
             with process.stdout as lines:

@@ -40,13 +40,17 @@ def free_port() -> int:
 class ServerProcess:
     """Runs *command* and whatever it starts; as a context manager it leaves none of these processes behind.
 
+    Args:
+        own_session: whether it is in a session of its own, or in ours. Linux shares processors between sessions first.
+
     Attributes:
         peak_rss_bytes: for every process that was seen, the most it ever had resident (VmHWM), by process id. Their sum
             is never less than what all had together at any moment; memory that they share counts in each.
     """
 
-    def __init__(self, command: Sequence[str], log_path: Path) -> None:
+    def __init__(self, command: Sequence[str], log_path: Path, *, own_session: bool = True) -> None:
         self._command = command
+        self._own_session = own_session
         self._log_path = log_path
         self._sampling_ends = threading.Event()
         self.peak_rss_bytes: dict[int, int] = {}
@@ -54,8 +58,9 @@ class ServerProcess:
     def __enter__(self) -> ServerProcess:
         with self._log_path.open("wb") as log:
             self._process = subprocess.Popen(
-                self._command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-            )
+                self._command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=self._own_session, process_group=None if self._own_session else 0,
+            )  # fmt: skip
         self._sampler = threading.Thread(target=self._sample, name="memory-sampler", daemon=True)
         self._sampler.start()
         return self
