@@ -75,7 +75,8 @@ alone, beside as many queries as the server runs at once that never end by thems
 ends), and beside small queries, which ask for one user's rows of one day in files. Every second round goes the other
 way. A runaway query that ends otherwise than by a limit, or a small one with other rows than were written, ends the
 measurement without a figure. The driver, the server and the queries share the same processors, so that a closed loop
-shows in its rate what the queries take, and in its p99 how long a submission waits for them."""
+shows in its rate what the queries take, and in its p99 how long a submission waits for them. They share a session,
+too: a driver of another one would wait for queries as no client on another machine does."""
 
 _COMPARISON: Final = """## Beside others
 
