@@ -113,7 +113,6 @@ class RunawayWorkload:
     opponents: tuple[str, ...] = ("actionlake",)
     rounds_max: int = 1
     flags: tuple[str, ...] = ()
-    own_sessions: bool = False
 
     def shortened(self) -> RunawayWorkload | None:
         """One repetition of short windows."""
@@ -134,9 +133,8 @@ class RunawayWorkload:
         windows: dict[tuple[str, str], list[Window]] = {}
         acknowledged = stored.actions
         small_s: list[float] = []
-        with ServerProcess(
-            [*opponent.command(data, port), *self.flags], folder / SERVER_LOG, own_session=self.own_sessions
-        ) as server:
+        command = [*opponent.command(data, port), *self.flags]
+        with ServerProcess(command, folder / SERVER_LOG, own_session=False) as server:
             server.wait_ready(f"http://127.0.0.1:{port}{opponent.ready_path}")
             busy_s, server_cpu_s, began_s = machine_busy_s(), server.cpu_s(), time.perf_counter()
             driver_cpu_s, own_cpu_s = 0.0, time.process_time()
@@ -185,7 +183,7 @@ class RunawayWorkload:
         ingest = IngestWorkload(
             name=self.name, title=self.title, actions_per_request=load.actions_per_request,
             connections=load.connections, warmup_s=self.warmup_s, window_s=self.window_s,
-            own_session=self.own_sessions,
+            own_session=False,
         )  # fmt: skip
         asked_s: list[float] = []
         beside: AbstractContextManager[None] = nullcontext()
