@@ -97,9 +97,8 @@ class RunawayWorkload:
 
     Those beside small queries, which no ratio is needed of, only in the first. About three and a half minutes.
 
-    Server and load share a session. The load stands for clients on other machines, which no query delays. Linux lets a
-    thread wait for one that has only what others leave of a processor, for up to 4 ms, if the two are in different
-    sessions: one answer in a hundred would be late for want of a second machine (decision 22).
+    Server and load share a session: the load stands for clients on other machines, which no query delays, and Linux
+    lets a thread wait longer for one that is put aside if the two are in different sessions (decision 22).
     """
 
     name: str = "runaway"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import random
 import threading
 from collections.abc import Iterator
@@ -19,6 +20,7 @@ from bench.ingest import IngestWorkload
 from bench.latencies import count_latencies, pooled_quantile_ms
 from bench.load import quantile
 from bench.opponents import ACTIONLAKE
+from bench.processes import ServerProcess
 from bench.runaway import (
     ALONE,
     ALONE_AGAIN,
@@ -120,11 +122,21 @@ def test_control_a_query_that_no_limit_ended_leaves_no_figure(status: int) -> No
         assert asked.wait(180)
 
 
+@pytest.mark.parametrize("own_session", [True, False])
+def test_a_server_is_in_our_session_where_that_is_wanted(tmp_path: Path, own_session: bool) -> None:
+    with ServerProcess(["sleep", "600"], tmp_path / "log", own_session=own_session) as server:
+        (pid,) = server.pids()
+        assert (os.getsid(pid) == os.getsid(0)) is not own_session
+        assert os.getpgid(pid) == pid, "an interrupt of ours does not reach it"
+    assert server.pids() == []
+
+
 def test_a_measurement_of_a_real_server_has_every_figure_that_a_target_needs(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def drive(*_: object) -> Iterator[dict[str, Any]]:
+    def drive(load: IngestWorkload, *_: object) -> Iterator[dict[str, Any]]:
         """Stand in for the driver, a process whose start takes longer than all the rest."""
+        assert not load.own_session
         yield {"event": "window_begin"}
         yield {"event": "latencies", "counts": window(1.0).counts}
         result = {"requests": 1, "actions": 1, "actions_acknowledged": 0, "window_s": 1.0, "cpu_s": 0.0}

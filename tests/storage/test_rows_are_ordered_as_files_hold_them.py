@@ -11,9 +11,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
 
-from storage.data_files import sort_rows
+from storage.data_files import sort_rows, sort_rows_and_let_go
 from storage.schema import TIMESTAMP
-from tests.storage.building import DAY_US
+from storage.store import Store
+from tests.storage.building import DAY_US, flush, in_lake, put, through
 
 _USERS = ["u1", "u10", "u2", "ü", "\U0001f600", "Z", "z", ""]
 _ORDER = [(name, "ascending") for name in ("date", "type", "user_id", "time", "position")]
@@ -100,3 +101,18 @@ def _most_held(sort: str) -> float:
 def test_a_table_that_is_let_go_is_never_held_twice() -> None:
     assert _most_held("sort_rows_and_let_go(unsorted)") < 1.25
     assert _most_held("sort_rows(unsorted[0])") > 1.9, "the control"
+
+
+def test_a_flush_holds_the_unsorted_rows_nowhere_else(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    holders: list[int] = []
+
+    def counted(unsorted: list[pa.Table]) -> pa.Table:
+        # One is the list, the other the argument itself.
+        holders.append(sys.getrefcount(unsorted[0]))
+        return sort_rows_and_let_go(unsorted)
+
+    monkeypatch.setattr("storage.flush.sort_rows_and_let_go", counted)
+    put(store, 3)
+    flush(store)
+    assert holders == [2]
+    assert in_lake(store) == through(3)
