@@ -95,7 +95,7 @@ class Window:
 class RunawayWorkload:
     """Windows of ingest, each kind once in every repetition, in the other direction in every second one.
 
-    Those beside small queries, which no ratio is needed of, only in the first. About three and a half minutes.
+    Those beside small queries, which no ratio is needed of, only in the first. About seven minutes.
 
     Server and load share a session: the load stands for clients on other machines, which no query delays, and Linux
     lets a thread wait longer for one that is put aside if the two are in different sessions (decision 22).
@@ -105,7 +105,7 @@ class RunawayWorkload:
     title: str = "ingest beside runaway queries"
     actions: int = 200_000
     days: int = 10
-    repetitions: int = 4
+    repetitions: int = 8
     warmup_s: float = 0.7
     window_s: float = 3.0
     loads: tuple[Load, ...] = LOADS
