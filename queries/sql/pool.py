@@ -17,6 +17,7 @@ from queries.sql.alarm import AlarmClock
 from queries.sql.cancellation import Cancellation
 from queries.sql.crew import Crew
 from queries.sql.errors import SqlError, SqlWorkerDied
+from queries.sql.lasting import LastingQueries
 from queries.sql.messages import Run
 from queries.sql.parameters import check_text, encode_parameters
 from queries.sql.process import FileFrames, LostWorker, WorkerSettings
@@ -77,7 +78,9 @@ class SqlPool:
             raise ValueError(f"DuckDB would take {data_folder} for a pattern; use a folder without any of * ? [")
         self._limits = limits or SqlLimits()
         always_aside = when_idle and not standing_back.may_put_aside_others()
-        self._put_aside_later = when_idle and standing_back.is_known() and not always_aside
+        self._lasting: LastingQueries | None = None
+        if when_idle and standing_back.is_known():
+            self._lasting = LastingQueries(always_aside=always_aside)
         self._parent_folder = temp_folder.absolute()
         self._folder = self._parent_folder / f"{_FOLDER_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._frames = FileFrames(data_folder)
@@ -173,7 +176,7 @@ class SqlPool:
             give_back=lambda healthy: self._crew.give_back(worker, healthy=healthy),
             replace=lambda: self._crew.replace(worker),
             alarm=self._alarm,
-            when_idle=self._put_aside_later,
+            lasting=self._lasting,
         )
         cancellation.bind(lambda: query.stop(StopReason.CANCELLED))
         started, schema = query.begin(run, view, self._frames)
@@ -187,6 +190,8 @@ class SqlPool:
         """End all workers, those of running queries too, and remove their temporary data."""
         self._crew.close()
         self._alarm.close()
+        if self._lasting is not None:
+            self._lasting.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> SqlPool:

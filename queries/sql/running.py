@@ -18,6 +18,7 @@ from queries.sql.errors import (
     SqlTooLarge,
     SqlWorkerDied,
 )
+from queries.sql.lasting import LastingQueries
 from queries.sql.messages import Batch, Cancel, Failed, Finished, More, Run, Started
 from queries.sql.process import FileFrames, WorkerProcess
 from queries.sql.request import SqlLimits, TableView
@@ -54,7 +55,7 @@ class RunningQuery:
         give_back: called once at the end, with whether the worker can take another query.
         replace: called if the worker had to be ended while somebody may still wait for its answer.
         alarm: for the time limit.
-        when_idle: whether the worker is put aside when the query lasts, see `standing_back`.
+        lasting: what becomes of the query if it lasts; None if nothing does.
     """
 
     def __init__(
@@ -65,14 +66,14 @@ class RunningQuery:
         give_back: Callable[[bool], None],
         replace: Callable[[], None],
         alarm: Alarm,
-        when_idle: bool = False,
+        lasting: LastingQueries | None = None,
     ) -> None:
         self._worker = worker
         self._limits = limits
         self._give_back = give_back
         self._replace = replace
         self._alarm = alarm
-        self._when_idle = when_idle
+        self._lasting = lasting
         self._put_aside = False
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
@@ -91,7 +92,7 @@ class RunningQuery:
                 is over.
         """
         self._alarm.call_after(self._limits.timeout_s, lambda: self.stop(StopReason.TIMEOUT))
-        if self._when_idle:
+        if self._lasting is not None:
             self._alarm.call_after(standing_back.AFTER_S, self._stand_back)
         try:
             self._worker.use(view, frames)
@@ -181,9 +182,9 @@ class RunningQuery:
     def _stand_back(self) -> None:
         # Under the lock, so that the worker cannot be at its next query.
         with self._lock:
-            if not self.over:
+            if not self.over and self._lasting is not None:
                 self._put_aside = True
-                standing_back.put_aside(self._worker.pid)
+                self._lasting.begin(self._worker.pid)
 
     def _kill_if_not_over(self) -> None:
         with self._lock:
@@ -197,9 +198,9 @@ class RunningQuery:
             if self.over:
                 return
             self.over = True
-        if healthy and self._put_aside:
+        if self._put_aside and self._lasting is not None:
             # A worker that stays aside is of no use for short queries.
-            healthy = standing_back.take_back(self._worker.pid)
+            healthy = self._lasting.end(self._worker.pid, healthy=healthy)
         self._give_back(healthy)
 
     def _died(self) -> NoReturn:

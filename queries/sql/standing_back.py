@@ -5,17 +5,26 @@ queries that never end. But it also has two such threads take turns on one proce
 milliseconds of a short query. So a worker is only nice at first; the service puts the threads of one that is
 at a query for longer than `AFTER_S` aside, and takes them back when the query is over.
 
+Linux chooses among threads by what they are owed and how far each is in its slice, also if one is put aside: with its
+slice nearly over, such a thread may go on until the next tick although another one waits. So those put aside have the
+longest slices there are, which end seldom; and while there are any, `ticks` has Linux look again soon.
+
 Anybody may put aside what is their own. Taking back needs a right that an ordinary user lacks (CAP_SYS_NICE, or an
 RLIMIT_NICE of the worker's niceness): without it the worker is replaced by another one.
 """
 
 from __future__ import annotations
 
+import errno
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from queries.sql.walls.kernel import share_processors
+
 AFTER_S: Final = 1.0
+_SLICE_NS: Final = 100_000_000
 _PROC: Final = Path("/proc")
 _CAP_SYS_NICE: Final = 23
 
@@ -39,31 +48,50 @@ def may_put_aside_others() -> bool:
 
 def put_aside(pid: int) -> bool:
     """Let all threads of a process have only what others leave, and those that they start; whether that was allowed."""
-    return is_known() and _set_policy(pid, os.SCHED_IDLE)
+    return is_known() and _each_thread(pid, put_thread_aside)
 
 
 def take_back(pid: int) -> bool:
     """Let all threads of a process have their share again; whether that was allowed."""
-    return is_known() and _set_policy(pid, os.SCHED_OTHER)
+    return is_known() and _each_thread(pid, _take_thread_back)
 
 
-def _set_policy(pid: int, policy: int) -> bool:
+def put_thread_aside(thread: int = 0) -> None:
+    """Let one thread, or the one that calls, have only what others leave.
+
+    Raises:
+        OSError: it has ended, or is not one of ours.
+    """
+    _share_processors(thread, _SLICE_NS)
+    os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
+
+
+def _take_thread_back(thread: int) -> None:
+    os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
+    _share_processors(thread, 0)
+
+
+def _share_processors(thread: int, slice_ns: int) -> None:
+    try:
+        share_processors(thread, slice_ns=slice_ns)
+    except OSError as error:
+        # Slices are the system's own where it lets nobody choose them.
+        if error.errno != errno.ENOSYS:
+            raise
+
+
+def _each_thread(pid: int, call: Callable[[int], None]) -> bool:
     try:
         threads = [int(one) for one in os.listdir(_PROC / str(pid) / "task")]
     except OSError:
         # It has ended; whoever waits for it learns it from there.
         return False
-    try:
-        for thread in threads:
-            _set_policy_of(thread, policy)
-    except PermissionError:
-        return False
+    for thread in threads:
+        try:
+            call(thread)
+        except ProcessLookupError:
+            # It has ended since, as the thread that writes an answer may.
+            continue
+        except PermissionError:
+            return False
     return True
-
-
-def _set_policy_of(thread: int, policy: int) -> None:
-    try:
-        os.sched_setscheduler(thread, policy, os.sched_param(0))
-    except ProcessLookupError:
-        # It has ended since, as the thread that writes an answer may.
-        return

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Final
 
 import msgspec
 
+from queries.sql import standing_back
 from queries.sql.channel import Channel, ChannelClosed
 from queries.sql.messages import (
     Cancel,
@@ -264,10 +265,10 @@ def _run_when_idle() -> None:
     A nice process still has its share, and keeps the processor to the end of its slice while the service waits for it.
     An idle one is put aside at once. Where the system knows no such thing, being nice is all there is.
     """
-    if not hasattr(os, "SCHED_IDLE"):
+    if not standing_back.is_known():
         return
     try:
-        os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
+        standing_back.put_thread_aside()
     except OSError as error:
         print(f"the system does not let this worker wait for idle processors: {error}", file=sys.stderr)
 
