@@ -2,9 +2,10 @@
 
 One server takes submissions, a window at a time: alone, beside queries that compute, beside queries that spill to disk,
 and beside small queries, which have to be answered all the same. The windows take turns, several times, so that what
-slows down as the folder grows slows down all of them. Quantiles are of all answers of a kind of window together:
-whether a flush falls into a window is chance, but each kind has its share of them. Windows alone come twice in each
-turn, and the ratio between the two is what the ratios of the others may differ by without a reason.
+slows down as the folder grows slows down all of them, and each begins when what the one before left is flushed.
+Quantiles are of all answers of a kind of window together: whether a flush falls into a window is chance, but each kind
+has its share of them. Windows alone come twice in each turn, and the ratio between the two is what the ratios of the
+others may differ by without a reason.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ from service.settings import Settings
 
 _ANSWER_TIMEOUT_S: Final = 120.0
 _UNDER_WAY_S: Final = 0.5
+_SETTLED_WITHIN_S: Final = 60.0
 _BETWEEN_SMALL_S: Final = 0.05
 # Of one user and one day: files that do not grow meanwhile.
 _SMALL: Final = SMALL_QUERIES[1]
@@ -95,7 +97,7 @@ class Window:
 class RunawayWorkload:
     """Windows of ingest, each kind once in every repetition, in the other direction in every second one.
 
-    Those beside small queries, which no ratio is needed of, only in the first. About seven minutes.
+    Those beside small queries, which no ratio is needed of, only in the first. About eight minutes.
 
     Server and load share a session: the load stands for clients on other machines, which no query delays, and Linux
     lets a thread wait longer for one that is put aside if the two are in different sessions (decision 22).
@@ -193,6 +195,7 @@ class RunawayWorkload:
             beside = _asking_small(port, stored, asked_s)
         result: Mapping[str, Any] | None = None
         counts: Mapping[str, int] = {}
+        _settle(opponent, port)
         with beside:
             for event in ingest.drive(port, base_time_s):
                 match event["event"]:
@@ -214,6 +217,19 @@ class RunawayWorkload:
         if asked_s:
             figures |= {"small_ms": statistics.median(asked_s) * 1000, "small_max_ms": max(asked_s) * 1000}
         return Window(figures, counts)
+
+
+def _settle(opponent: Opponent, port: int) -> None:
+    """Wait until what earlier windows left is flushed, so that each has only the flushes that it causes.
+
+    Raises:
+        BenchFailed: that takes more than a minute.
+    """
+    deadline = time.monotonic() + _SETTLED_WITHIN_S
+    while opponent.readings(port)["journal_depth"] >= Settings().flush_rows_max:
+        if time.monotonic() > deadline:
+            raise BenchFailed(f"{opponent.title} did not flush within {_SETTLED_WITHIN_S:g} s what a window left")
+        time.sleep(_BETWEEN_SMALL_S)
 
 
 def runaway_figures(windows: Mapping[tuple[str, str], Sequence[Window]]) -> dict[str, float]:
