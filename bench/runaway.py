@@ -195,7 +195,7 @@ class RunawayWorkload:
             beside = _asking_small(port, stored, asked_s)
         result: Mapping[str, Any] | None = None
         counts: Mapping[str, int] = {}
-        _settle(opponent, port)
+        settle(opponent, port)
         with beside:
             for event in ingest.drive(port, base_time_s):
                 match event["event"]:
@@ -219,7 +219,7 @@ class RunawayWorkload:
         return Window(figures, counts)
 
 
-def _settle(opponent: Opponent, port: int) -> None:
+def settle(opponent: Opponent, port: int) -> None:
     """Wait until what earlier windows left is flushed, so that each has only the flushes that it causes.
 
     Raises:

@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -19,7 +19,7 @@ from bench.errors import BenchFailed
 from bench.ingest import IngestWorkload
 from bench.latencies import count_latencies, pooled_quantile_ms
 from bench.load import quantile
-from bench.opponents import ACTIONLAKE
+from bench.opponents import ACTIONLAKE, Opponent
 from bench.processes import ServerProcess
 from bench.runaway import (
     ALONE,
@@ -31,10 +31,12 @@ from bench.runaway import (
     Window,
     runaway_figures,
     running_away,
+    settle,
 )
 from bench.runaway_tables import RUNAWAY_TARGETS, runaway_tables
 from bench.runs import Piece
 from bench.summary import judge
+from service.settings import Settings
 
 COMPUTING = RUNAWAYS[0]
 
@@ -129,6 +131,28 @@ def test_a_server_is_in_our_session_where_that_is_wanted(tmp_path: Path, own_ses
         assert (os.getsid(pid) == os.getsid(0)) is not own_session
         assert os.getpgid(pid) == pid, "an interrupt of ours does not reach it"
     assert server.pids() == []
+
+
+class Flushing:
+    """A server that has less in its journal each time it is asked."""
+
+    title = "a server"
+
+    def __init__(self, *depths: float) -> None:
+        self.depths = list(depths)
+
+    def readings(self, _: int) -> dict[str, float]:
+        return {"journal_depth": self.depths.pop(0) if len(self.depths) > 1 else self.depths[0]}
+
+
+def test_a_window_begins_when_what_the_one_before_left_is_flushed(monkeypatch: pytest.MonkeyPatch) -> None:
+    most = Settings().flush_rows_max
+    server = Flushing(9.0 * most, float(most), most - 1.0, 0.0)
+    settle(cast(Opponent, server), 0)
+    assert server.depths == [0.0]
+    monkeypatch.setattr("bench.runaway._SETTLED_WITHIN_S", 0.1)
+    with pytest.raises(BenchFailed, match="did not flush within"):
+        settle(cast(Opponent, Flushing(9.0 * most)), 0)
 
 
 def test_a_measurement_of_a_real_server_has_every_figure_that_a_target_needs(
