@@ -17,6 +17,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import msgspec
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -215,7 +216,7 @@ class ArrowParser:
         type_ = column.type
         size = 0
         if pa.types.is_dictionary(type_) and _is_text(type_.value_type):
-            column = pa.DictionaryArray.from_arrays(column.indices, column.dictionary.cast(pa.large_string()))
+            column = pa.DictionaryArray.from_arrays(column.indices, _cast_texts(column.dictionary, pa.large_string()))
             lengths = pc.binary_length(column.dictionary).take(column.indices)
             size = pc.sum(lengths).as_py() or 0
         elif pa.types.is_string_view(type_):
@@ -224,7 +225,7 @@ class ArrowParser:
             raise InvalidSubmission(f"must be texts, and is {type_}", parameter=name)
         if size > self.body_bytes_max:
             raise SubmissionTooLarge(f"is larger than {self.body_bytes_max} bytes", parameter=name)
-        return column.cast(pa.string())
+        return _cast_texts(column, pa.string())
 
     def _types(self, column: pa.Array) -> pa.DictionaryArray:
         if pa.types.is_dictionary(column.type) and _is_text(column.type.value_type):
@@ -377,6 +378,24 @@ class ArrowParser:
         }
         user, session = rows.users[place].as_py(), rows.sessions[place].as_py()
         return Rejection(index, None, code, message, msgspec.json.encode(action), user, session)
+
+
+def _cast_texts(texts: pa.Array, type_: pa.DataType) -> pa.Array:
+    """Cast texts of any kind.
+
+    What stands in the place of a null is not checked by Arrow, and a cast of views follows it all the same, out of the
+    buffers and of the process. So there stand empty ones.
+    """
+    if pa.types.is_string_view(texts.type) and texts.null_count:
+        valid = texts.is_valid().to_numpy(zero_copy_only=False)
+        _, views, *buffers = texts.buffers()
+        # Views have 16 bytes each, and all of them 0 stand for an empty text.
+        end = texts.offset + len(texts)
+        places = np.frombuffer(views, np.int64, count=2 * end).reshape(-1, 2)[texts.offset :].copy()
+        places[~valid] = 0
+        validity = pa.array(valid).buffers()[1]
+        texts = pa.Array.from_buffers(texts.type, len(texts), [validity, pa.py_buffer(places), *buffers])
+    return texts.cast(type_)
 
 
 def _is_text(type_: pa.DataType) -> bool:

@@ -284,6 +284,17 @@ def test_bytes_that_were_changed_are_refused_or_judged(kind: str, flips: list[tu
     assert len(stored(parsed)) == parsed.accepted
 
 
+def test_a_view_in_the_place_of_a_null_is_not_followed() -> None:
+    """Arrow's validation passes it over, and a cast reads wherever it points to: out of the process."""
+    body = bytearray(_WHOLE["views"])
+    # Found by chance: a null's view is of a text that is no longer within it, in a buffer that there is not.
+    body[2867] ^= 20
+    body[2027] ^= 255
+    parsed = PARSER.parse(bytes(body), now_us=system_now_us())
+    assert parsed.accepted + len(parsed.rejections) == 40
+    assert len(stored(parsed)) == parsed.accepted
+
+
 @settings(deadline=None)
 @given(body=st.binary(max_size=200), place=st.integers(0, 600))
 def test_any_bytes_have_a_size_or_none(body: bytes, place: int) -> None:
