@@ -15,7 +15,6 @@ RLIMIT_NICE of the worker's niceness): without it the worker is replaced by anot
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -74,10 +73,12 @@ def _take_thread_back(thread: int) -> None:
 def _share_processors(thread: int, slice_ns: int) -> None:
     try:
         share_processors(thread, slice_ns=slice_ns)
-    except OSError as error:
-        # Slices are the system's own where it lets nobody choose them.
-        if error.errno != errno.ENOSYS:
-            raise
+    except ProcessLookupError:
+        raise
+    except OSError:
+        # The system, or the walls of a container, lets nobody choose a slice. Standing back does not depend on it: what
+        # is asked for besides says whether that is allowed.
+        return
 
 
 def _each_thread(pid: int, call: Callable[[int], None]) -> bool:

@@ -7,6 +7,7 @@ a query runs, and gone afterwards, however it ends.
 from __future__ import annotations
 
 import ctypes
+import errno
 import logging
 import os
 import platform
@@ -146,6 +147,20 @@ def test_threads_that_are_put_aside_have_the_longest_slices_and_get_the_usual_on
         lasting.end()
         if one.pool.worker_pids() == [pid]:
             assert {slice_ns(thread) for thread in threads_of(pid)} <= usual
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EINVAL, errno.ENOSYS])
+def test_workers_are_put_aside_where_nobody_may_choose_a_slice(monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    def refuse(thread: int, *, slice_ns: int) -> None:
+        raise OSError(number, "not here")
+
+    monkeypatch.setattr(standing_back, "share_processors", refuse)
+    with subprocess.Popen(["sleep", "600"]) as process:
+        try:
+            assert standing_back.put_aside(process.pid)
+            assert os.sched_getscheduler(process.pid) == os.SCHED_IDLE
+        finally:
+            process.kill()
 
 
 @pytest.mark.parametrize("may_put_aside", [True, False])
