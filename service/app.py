@@ -42,6 +42,7 @@ from service.openapi import add_plain_routes, assets_router, describe_access, op
 from service.openapi_operations import complete_operations
 from service.operations import alive, flush, metrics, ready
 from service.problems import MEDIA_TYPE, Problem, problem_of
+from service.processors import processors_allowed
 from service.rejects import drop_rejected_logs, rejected_logs, replay_rejected_logs
 from service.retrieval_endpoint import RetrieveEndpoint
 from service.retrievals import RetrievalLimits, Retrievals
@@ -118,6 +119,12 @@ def connection_limits(settings: Settings) -> ConnectionLimits:
     )
 
 
+def sql_share_min(settings: Settings, *, processors: float) -> float:
+    """For which share of the time queries that last run at least; all of it where they leave a processor anyway."""
+    threads = settings.workers * settings.sql_workers * settings.sql_threads
+    return settings.sql_share_min if threads >= processors else 1.0
+
+
 class _Service:
     """What one process holds while it serves."""
 
@@ -156,6 +163,8 @@ class _Service:
                 ),
                 workers=settings.sql_workers,
                 when_idle=settings.sql_when_idle,
+                acknowledged=self.store.acknowledged,
+                share_min=sql_share_min(settings, processors=processors_allowed()),
                 macros=MACROS,
                 on_worker_lost=log_lost_worker,
             ),

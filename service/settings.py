@@ -214,6 +214,16 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " leaves of the processors, so that it hardly holds up submissions (Linux). Otherwise it has a small share."
         ),
     ] = True
+    sql_share_min: Annotated[
+        float,
+        Meta(
+            ge=0.01,
+            le=1,
+            description="While submissions come, a user's query that takes longer than a second and has not begun to"
+            " answer runs for this share of the time, where such queries could take every processor (Linux, with"
+            " `sql_when_idle`). 1 lets it run on, and submissions wait for it now and then.",
+        ),
+    ] = 0.05
     sql_rows_default: Annotated[int, Meta(ge=1, description="`maxRows` of `POST /api/sql` when it is not given.")] = (
         10_000
     )

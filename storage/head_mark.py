@@ -22,6 +22,7 @@ from storage.shared_page import PAGE_BYTES, map_page
 _ID_BYTES: Final = 64
 _SLOT: Final = struct.Struct("<q")
 _SLOTS: Final = (PAGE_BYTES - _ID_BYTES) // _SLOT.size
+_ALL_SLOTS: Final = struct.Struct(f"<{_SLOTS}q")
 
 
 class HeadMark:
@@ -40,6 +41,10 @@ class HeadMark:
         """Note that everything up to *head* is about to be acknowledged."""
         if _SLOT.unpack_from(self._page, self._place)[0] < head:
             _SLOT.pack_into(self._page, self._place, head)
+
+    def noted(self) -> int:
+        """The last position that any process noted; it is there before the acknowledgement leaves."""
+        return int(max(_ALL_SLOTS.unpack_from(self._page, _ID_BYTES)))
 
     def begin(self, journal: str, head: int) -> None:
         """Begin anew for a journal that ends at *head*. Only for the holder of the folder's lock, after recovery."""
@@ -65,4 +70,4 @@ def noted(path: Path) -> tuple[str, int]:
     if len(page) != PAGE_BYTES:
         return "", 0
     journal = page[:_ID_BYTES].rstrip(b"\0").decode("utf-8", "replace")
-    return journal, max(_SLOT.unpack_from(page, _ID_BYTES + slot * _SLOT.size)[0] for slot in range(_SLOTS))
+    return journal, max(_ALL_SLOTS.unpack_from(page, _ID_BYTES))

@@ -141,6 +141,10 @@ class Journal(JournalFile):
         if head is not None and self._mark is not None:
             self._mark.note(head)
 
+    def acknowledged(self) -> int:
+        """The last position that any process has acknowledged since the journal was opened; 0 if only read here."""
+        return 0 if self._mark is None else self._mark.noted()
+
     def _insert_dead_letters(self, execute: Callable[..., Any], rejections: Sequence[Rejection], now_us: int) -> None:
         if rejections:
             insert_dead_letters(execute, [(rejection, None) for rejection in rejections], now_us)

@@ -125,6 +125,10 @@ class Store:
         """Make requests durable and visible; see `Journal.append`."""
         return self.journal.append(group, now_us=self.options.now_us())
 
+    def acknowledged(self) -> int:
+        """The position of the last action that any process has acknowledged; costs some microseconds."""
+        return self.journal.acknowledged()
+
     def check_writable(self, part: float = 1.0) -> None:
         """Do nothing while submissions can be taken that may fill this *part* of the journal.
 

@@ -1,9 +1,34 @@
-"""What becomes of queries that last: their workers stand back, and Linux looks more often who should run."""
+"""What becomes of queries that last: they stand back, and most of the time stand still while submissions come.
+
+A thread that stands back (`standing_back`) still delays others. Linux owes it a little of each processor, and when it
+pays, the thread stays there until the next tick, up to 4 ms away; to threads of other sessions, and of the kernel, it
+counts in full; and where a container or a virtual machine may take so much processor time and no more, threads that
+take all that is left have everything halted, the service too. A process that stands still does none of this. So
+workers whose queries last are stopped (SIGSTOP) while submissions come, but for a small share of the time, and go on at
+once when none came for a moment. That share is taken in few long runs, since each begins with what Linux owes by then.
+
+A query that has begun to answer does not stand still: its client waits for each row, and takes them as fast as it can.
+"""
 
 from __future__ import annotations
 
+import logging
+import os
+import signal
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
 from queries.sql import standing_back
-from queries.sql.ticks import Ticks
+
+LOOK_EACH_S: Final = 0.02
+QUIET_AFTER_S: Final = 0.1
+"""Submissions come no more when none was acknowledged for so long."""
+RUN_S: Final = 0.05
+"""How long queries run at a time while submissions come."""
+
+_logger = logging.getLogger(__name__)
 
 
 class LastingQueries:
@@ -11,24 +36,103 @@ class LastingQueries:
 
     Args:
         always_aside: whether the pool's workers are aside from their start.
+        acknowledged: gives the position of the last action that was acknowledged, by any process; quick.
+        share_min: of the time, that queries run at least while submissions come; 1 lets them never stand still.
     """
 
-    def __init__(self, *, always_aside: bool) -> None:
+    def __init__(self, *, always_aside: bool, acknowledged: Callable[[], int], share_min: float) -> None:
         self._always_aside = always_aside
-        self._ticks = Ticks()
+        self._acknowledged = acknowledged
+        self._still_s_max = RUN_S / share_min - RUN_S
+        self._changed = threading.Condition()
+        # Process descriptors by id: a signal must not reach another process that got the id of one that ended.
+        self._processes: dict[int, int] = {}
+        self._still = False
+        self._closed = False
+        self._thread: threading.Thread | None = None
 
-    def begin(self, pid: int) -> None:
-        """Put a worker aside whose query lasts."""
+    def begin(self, pid: int, *, answers: bool) -> None:
+        """Put a worker aside whose query lasts, and have it stand still at times unless the query *answers* already."""
         if not self._always_aside:
             standing_back.put_aside(pid)
-        self._ticks.hold()
+        if answers or self._still_s_max <= 0:
+            return
+        try:
+            process = os.pidfd_open(pid)
+        except OSError as error:
+            # It has ended, or the system knows no such thing (Linux before 5.3).
+            _logger.debug("a query that lasts does not stand still: %s", error)
+            return
+        with self._changed:
+            if self._closed:
+                os.close(process)
+                return
+            self._processes[pid] = process
+            if self._still:
+                self._signal(pid, signal.SIGSTOP)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._take_turns, name="sql-lasting", daemon=True)
+                self._thread.start()
+            self._changed.notify()
+
+    def let_run(self, pid: int) -> None:
+        """Have a worker stand still no more: its query answers, or shall stop. Nothing if it never did."""
+        with self._changed:
+            if pid in self._processes:
+                self._signal(pid, signal.SIGCONT)
+                os.close(self._processes.pop(pid))
 
     def end(self, pid: int, *, healthy: bool) -> bool:
         """Take a worker back that `begin` put aside, if it is healthy; whether it is of use for another query."""
-        self._ticks.release()
+        self.let_run(pid)
         # The process of one that is not may be gone, and another one have its id.
         return healthy and (self._always_aside or standing_back.take_back(pid))
 
     def close(self) -> None:
-        """End what runs for the queries that last."""
-        self._ticks.close()
+        """Let all workers run, and none stand still any more."""
+        with self._changed:
+            self._closed = True
+            thread = self._thread
+            for pid in list(self._processes):
+                self.let_run(pid)
+            self._changed.notify()
+        if thread is not None:
+            thread.join()
+
+    def _take_turns(self) -> None:
+        last, came_at_s, turn_began_s = self._acknowledged(), float("-inf"), time.monotonic()
+        with self._changed:
+            while not self._closed:
+                if not self._processes:
+                    self._still = False
+                    self._changed.wait()
+                    last, came_at_s, turn_began_s = self._acknowledged(), float("-inf"), time.monotonic()
+                    continue
+                self._changed.wait(LOOK_EACH_S)
+                now_s, position = time.monotonic(), self._acknowledged()
+                if position != last:
+                    last, came_at_s = position, now_s
+                submissions_come = now_s - came_at_s < QUIET_AFTER_S
+                turn_s = now_s - turn_began_s
+                if self._still:
+                    turns = not submissions_come or turn_s >= self._still_s_max
+                else:
+                    turns = submissions_come and turn_s >= RUN_S
+                if turns:
+                    self._still = not self._still
+                    turn_began_s = now_s
+                    for pid in list(self._processes):
+                        self._signal(pid, signal.SIGSTOP if self._still else signal.SIGCONT)
+
+    def _signal(self, pid: int, number: signal.Signals) -> None:
+        """Signal a worker; one that may not be signalled runs on, which is told of."""
+        try:
+            signal.pidfd_send_signal(self._processes[pid], number)
+        except ProcessLookupError:
+            # It has ended; whoever waits for it learns it from its channel.
+            return
+        except OSError as error:
+            if number == signal.SIGSTOP:
+                _logger.warning(
+                    "queries that last may delay submissions: they cannot be made to stand still (%s)", error
+                )

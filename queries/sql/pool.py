@@ -47,6 +47,8 @@ class SqlPool:
         niceness: how far workers stand back from the service when the processor is short.
         when_idle: let queries that last have only what others leave of the processors, where the system knows such a
             thing; all queries, where the service may not put its workers aside.
+        acknowledged: gives the position of the last action that was acknowledged, by any process; quick.
+        share_min: of the time, that queries which last run at least while that position grows; 1 lets them run on.
         macros: CREATE MACRO statements by name: scalar functions of the service's own that queries may call.
         walls: the system's walls to raise around a worker; fewer than all only for tests of single ones.
         start_timeout_s: how long a worker may take to start.
@@ -68,6 +70,8 @@ class SqlPool:
         wait_s_max: float = 5.0,
         niceness: int = 10,
         when_idle: bool = False,
+        acknowledged: Callable[[], int] = lambda: 0,
+        share_min: float = 1.0,
         macros: Mapping[str, str] | None = None,
         walls: frozenset[str] = frozenset(WALL_NAMES),
         start_timeout_s: float = 30.0,
@@ -80,7 +84,7 @@ class SqlPool:
         always_aside = when_idle and not standing_back.may_put_aside_others()
         self._lasting: LastingQueries | None = None
         if when_idle and standing_back.is_known():
-            self._lasting = LastingQueries(always_aside=always_aside)
+            self._lasting = LastingQueries(always_aside=always_aside, acknowledged=acknowledged, share_min=share_min)
         self._parent_folder = temp_folder.absolute()
         self._folder = self._parent_folder / f"{_FOLDER_PREFIX}{os.getpid()}-{uuid.uuid4().hex[:8]}"
         self._frames = FileFrames(data_folder)
@@ -188,10 +192,10 @@ class SqlPool:
 
     def close(self) -> None:
         """End all workers, those of running queries too, and remove their temporary data."""
-        self._crew.close()
-        self._alarm.close()
         if self._lasting is not None:
             self._lasting.close()
+        self._crew.close()
+        self._alarm.close()
         shutil.rmtree(self._folder, ignore_errors=True)
 
     def __enter__(self) -> SqlPool:

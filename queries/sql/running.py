@@ -75,6 +75,7 @@ class RunningQuery:
         self._alarm = alarm
         self._lasting = lasting
         self._put_aside = False
+        self._answers = False
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
         # Whether the worker has the query, and whether it knows that it shall stop.
@@ -109,6 +110,9 @@ class RunningQuery:
         if not isinstance(message, Started):
             self._end(healthy=False)
             raise SqlWorkerDied("the worker answered out of turn")
+        with self._lock:
+            self._answers = True
+            self._let_run()
         return message, payload
 
     def receive(self) -> tuple[Started | Batch | Finished, memoryview]:
@@ -150,6 +154,7 @@ class RunningQuery:
             if self.over or self._reason is not None:
                 return
             self._reason = reason
+            self._let_run()
             self._cancel_if_stopped()
         self._alarm.call_after(KILL_AFTER_S, self._kill_if_not_over)
 
@@ -184,7 +189,14 @@ class RunningQuery:
         with self._lock:
             if not self.over and self._lasting is not None:
                 self._put_aside = True
-                self._lasting.begin(self._worker.pid)
+                # One that shall stop has to hear of it.
+                answers = self._answers or self._reason is not None
+                self._lasting.begin(self._worker.pid, answers=answers)
+
+    def _let_run(self) -> None:
+        """Have the query stand still no more, under the lock."""
+        if self._put_aside and not self.over and self._lasting is not None:
+            self._lasting.let_run(self._worker.pid)
 
     def _kill_if_not_over(self) -> None:
         with self._lock:

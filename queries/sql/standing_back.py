@@ -5,10 +5,6 @@ queries that never end. But it also has two such threads take turns on one proce
 milliseconds of a short query. So a worker is only nice at first; the service puts the threads of one that is
 at a query for longer than `AFTER_S` aside, and takes them back when the query is over.
 
-Linux chooses among threads by what they are owed and how far each is in its slice, also if one is put aside: with its
-slice nearly over, such a thread may go on until the next tick although another one waits. So those put aside have the
-longest slices there are, which end seldom; and while there are any, `ticks` has Linux look again soon.
-
 Anybody may put aside what is their own. Taking back needs a right that an ordinary user lacks (CAP_SYS_NICE, or an
 RLIMIT_NICE of the worker's niceness): without it the worker is replaced by another one.
 """
@@ -20,10 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from queries.sql.walls.kernel import share_processors
-
 AFTER_S: Final = 1.0
-_SLICE_NS: Final = 100_000_000
 _PROC: Final = Path("/proc")
 _CAP_SYS_NICE: Final = 23
 
@@ -61,24 +54,11 @@ def put_thread_aside(thread: int = 0) -> None:
     Raises:
         OSError: it has ended, or is not one of ours.
     """
-    _share_processors(thread, _SLICE_NS)
     os.sched_setscheduler(thread, os.SCHED_IDLE, os.sched_param(0))
 
 
 def _take_thread_back(thread: int) -> None:
     os.sched_setscheduler(thread, os.SCHED_OTHER, os.sched_param(0))
-    _share_processors(thread, 0)
-
-
-def _share_processors(thread: int, slice_ns: int) -> None:
-    try:
-        share_processors(thread, slice_ns=slice_ns)
-    except ProcessLookupError:
-        raise
-    except OSError:
-        # The system, or the walls of a container, lets nobody choose a slice. Standing back does not depend on it: what
-        # is asked for besides says whether that is allowed.
-        return
 
 
 def _each_thread(pid: int, call: Callable[[int], None]) -> bool:

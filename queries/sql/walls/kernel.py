@@ -1,4 +1,4 @@
-"""Linux system calls that Python has no name for, through libc: namespaces, mounts, capabilities, slices, prctl.
+"""Linux system calls that Python has no name for, through libc: namespaces, mounts, capabilities, prctl.
 
 Each raises OSError with the kernel's own error number.
 """
@@ -6,7 +6,6 @@ Each raises OSError with the kernel's own error number.
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
 import platform
 from typing import Final
@@ -33,7 +32,6 @@ _PR_SET_NO_NEW_PRIVS: Final = 38
 _CAPABILITY_VERSION_3: Final = 0x2008_0522
 
 _PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
-_SCHED_SETATTR: Final = {"x86_64": 314, "aarch64": 274}
 
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 _libc.syscall.restype = ctypes.c_long
@@ -65,38 +63,6 @@ def prctl(option: int, first: object, second: object = 0) -> int:
     """prctl(2). Pointers are passed as ctypes objects, numbers as they are."""
     arguments = [ctypes.c_ulong(one) if isinstance(one, int) else one for one in (first, second, 0, 0)]
     return checked(_libc.prctl(ctypes.c_int(option), *arguments), f"prctl {option}")
-
-
-class _SchedulingAttributes(ctypes.Structure):
-    """`struct sched_attr` as sched_setattr(2) has it, in its first and shortest form."""
-
-    _fields_ = (
-        ("size", ctypes.c_uint32),
-        ("policy", ctypes.c_uint32),
-        ("flags", ctypes.c_uint64),
-        ("nice", ctypes.c_int32),
-        ("priority", ctypes.c_uint32),
-        ("runtime_ns", ctypes.c_uint64),
-        ("deadline_ns", ctypes.c_uint64),
-        ("period_ns", ctypes.c_uint64),
-    )
-
-
-def share_processors(thread: int, *, slice_ns: int) -> None:
-    """Have a thread under SCHED_OTHER, as nice as it is, in slices of so many ns; 0 stands for the system's own.
-
-    Linux takes slices of 0.1 to 100 ms for others (since 6.12; before, it takes none, and says nothing).
-    """
-    number = _SCHED_SETATTR.get(platform.machine())
-    if number is None:
-        raise OSError(errno.ENOSYS, f"sched_setattr has no known number on {platform.machine()}")
-    attributes = _SchedulingAttributes(
-        size=ctypes.sizeof(_SchedulingAttributes),
-        policy=os.SCHED_OTHER,
-        nice=os.getpriority(os.PRIO_PROCESS, thread),
-        runtime_ns=slice_ns,
-    )
-    system_call(number, ctypes.c_int(thread), ctypes.byref(attributes), ctypes.c_uint(0))
 
 
 def unshare(flags: int) -> None:
