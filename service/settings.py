@@ -223,7 +223,7 @@ class Settings(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
             " answer runs for this share of the time, where such queries could take every processor (Linux, with"
             " `sql_when_idle`). 1 lets it run on, and submissions wait for it now and then.",
         ),
-    ] = 0.05
+    ] = 0.025
     sql_rows_default: Annotated[int, Meta(ge=1, description="`maxRows` of `POST /api/sql` when it is not given.")] = (
         10_000
     )

@@ -5,7 +5,8 @@ pays, the thread stays there until the next tick, up to 4 ms away; to threads of
 counts in full; and where a container or a virtual machine may take so much processor time and no more, threads that
 take all that is left have everything halted, the service too. A process that stands still does none of this. So
 workers whose queries last are stopped (SIGSTOP) while submissions come, but for a small share of the time, and go on at
-once when none came for a moment. That share is taken in few long runs, since each begins with what Linux owes by then.
+once when none came for a moment. That share is taken in few long runs, since each begins with what Linux owes by then,
+and on all processors but one.
 
 A query that has begun to answer does not stand still: its client waits for each row, and takes them as fast as it can.
 """
@@ -69,7 +70,7 @@ class LastingQueries:
                 return
             self._processes[pid] = process
             if self._still:
-                self._signal(pid, signal.SIGSTOP)
+                self._stop(pid)
             if self._thread is None:
                 self._thread = threading.Thread(target=self._take_turns, name="sql-lasting", daemon=True)
                 self._thread.start()
@@ -79,7 +80,7 @@ class LastingQueries:
         """Have a worker stand still no more: its query answers, or shall stop. Nothing if it never did."""
         with self._changed:
             if pid in self._processes:
-                self._signal(pid, signal.SIGCONT)
+                self._go_on(pid)
                 os.close(self._processes.pop(pid))
 
     def end(self, pid: int, *, healthy: bool) -> bool:
@@ -121,8 +122,21 @@ class LastingQueries:
                 if turns:
                     self._still = not self._still
                     turn_began_s = now_s
-                    for pid in list(self._processes):
-                        self._signal(pid, signal.SIGSTOP if self._still else signal.SIGCONT)
+                    for pid in self._processes:
+                        if self._still:
+                            self._stop(pid)
+                        elif submissions_come:
+                            self._signal(pid, signal.SIGCONT)
+                        else:
+                            self._go_on(pid)
+
+    def _stop(self, pid: int) -> None:
+        self._signal(pid, signal.SIGSTOP)
+        standing_back.leave_a_processor(pid)
+
+    def _go_on(self, pid: int) -> None:
+        standing_back.use_all_processors(pid)
+        self._signal(pid, signal.SIGCONT)
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
         """Signal a worker; one that may not be signalled runs on, which is told of."""

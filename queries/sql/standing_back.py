@@ -48,6 +48,21 @@ def take_back(pid: int) -> bool:
     return is_known() and _each_thread(pid, _take_thread_back)
 
 
+def leave_a_processor(pid: int) -> bool:
+    """Keep all threads of a process, and those that they start, off one of the processors that this process may use.
+
+    Returns:
+        Whether that was allowed. Where there is only one processor nothing is done.
+    """
+    processors = sorted(os.sched_getaffinity(0))
+    return _each_thread(pid, lambda thread: os.sched_setaffinity(thread, processors[1:] or processors))
+
+
+def use_all_processors(pid: int) -> bool:
+    """Take back what `leave_a_processor` did; whether that was allowed."""
+    return _each_thread(pid, lambda thread: os.sched_setaffinity(thread, os.sched_getaffinity(0)))
+
+
 def put_thread_aside(thread: int = 0) -> None:
     """Let one thread, or the one that calls, have only what others leave.
 

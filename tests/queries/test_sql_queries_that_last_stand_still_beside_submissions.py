@@ -150,6 +150,37 @@ def test_while_submissions_come_it_stands_still_most_of_the_time_and_runs_now_an
     assert still_s >= 5 * 0.4
 
 
+def allowed(pid: int) -> list[set[int]]:
+    """On which processors each thread of a process may run."""
+    return [os.sched_getaffinity(int(one)) for one in os.listdir(f"/proc/{pid}/task")]
+
+
+def test_it_leaves_a_processor_beside_submissions_and_has_all_again_afterwards(
+    table: SmallTable, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not standing_back.may_put_aside_others() or len(os.sched_getaffinity(0)) < 2:
+        pytest.skip("workers may not be put aside here, or there is one processor only")
+    monkeypatch.setattr(standing_back, "take_back", lambda _: True)
+    mine, submissions = os.sched_getaffinity(0), Submissions()
+    with pool_beside(table, tmp_path, submissions, _FOR_HOURS) as one:
+        (pid,) = one.pool.worker_pids()
+        lasting = Lasting(one)
+        wait_until(lambda: is_still(pid) and all(len(found) == len(mine) - 1 for found in allowed(pid)))
+        assert all(found < mine for found in allowed(pid))
+        submissions.stop()
+        wait_until(lambda: not is_still(pid))
+        assert all(found == mine for found in allowed(pid))
+        lasting.end()
+        assert one.pool.worker_pids() == [pid]
+    again = Submissions()
+    with pool_beside(table, tmp_path, again, _FOR_HOURS) as one:
+        (pid,) = one.pool.worker_pids()
+        lasting = Lasting(one)
+        wait_until(lambda: is_still(pid) and all(found < mine for found in allowed(pid)))
+        lasting.end()
+        assert all(found == mine for found in allowed(pid))
+
+
 def test_it_runs_on_while_no_submissions_come(table: SmallTable, tmp_path: Path) -> None:
     with pool_beside(table, tmp_path, lambda: 17, _FOR_HOURS) as one:
         (pid,) = one.pool.worker_pids()

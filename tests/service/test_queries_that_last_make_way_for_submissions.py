@@ -21,12 +21,12 @@ _LASTS = "SELECT count(*) FROM range(1000000) a, range(1000000) b"
 @pytest.mark.parametrize(
     ("workers", "sql_workers", "sql_threads", "processors", "share"),
     [
-        (1, 2, 2, 2, 0.05),
-        (1, 2, 2, 4, 0.05),
+        (1, 2, 2, 2, 0.025),
+        (1, 2, 2, 4, 0.025),
         (1, 2, 2, 5, 1.0),
-        (2, 2, 2, 5, 0.05),
+        (2, 2, 2, 5, 0.025),
         (1, 1, 1, 2, 1.0),
-        (1, 2, 2, 1.5, 0.05),
+        (1, 2, 2, 1.5, 0.025),
     ],
 )
 def test_queries_run_on_where_they_leave_a_processor_free(
