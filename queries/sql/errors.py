@@ -39,12 +39,17 @@ class SqlTimeout(StoreError):
     Attributes:
         limit: the name of the limit.
         timeout_s: its value.
+        still_s: how much of that time it had to stand still, since submissions came.
     """
 
-    def __init__(self, timeout_s: float) -> None:
-        super().__init__(f"the query was stopped after its time limit: timeout_s is {timeout_s:g}")
+    def __init__(self, timeout_s: float, still_s: float = 0.0) -> None:
+        text = f"the query was stopped after its time limit: timeout_s is {timeout_s:g}"
+        if still_s:
+            text += f"; it stood still for {still_s:.1f} s of that, since submissions came (sql_share_min)"
+        super().__init__(text)
         self.limit = "timeout_s"
         self.timeout_s = timeout_s
+        self.still_s = still_s
 
 
 class SqlTooLarge(StoreError):

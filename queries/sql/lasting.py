@@ -48,6 +48,9 @@ class LastingQueries:
         self._changed = threading.Condition()
         # Process descriptors by id: a signal must not reach another process that got the id of one that ended.
         self._processes: dict[int, int] = {}
+        # When each began to stand still, and for how long it did before.
+        self._still_since_s: dict[int, float] = {}
+        self._still_s: dict[int, float] = {}
         self._still = False
         self._closed = False
         self._thread: threading.Thread | None = None
@@ -69,6 +72,7 @@ class LastingQueries:
                 os.close(process)
                 return
             self._processes[pid] = process
+            self._still_s[pid] = 0.0
             if self._still:
                 self._stop(pid)
             if self._thread is None:
@@ -76,12 +80,18 @@ class LastingQueries:
                 self._thread.start()
             self._changed.notify()
 
-    def let_run(self, pid: int) -> None:
-        """Have a worker stand still no more: its query answers, or shall stop. Nothing if it never did."""
+    def let_run(self, pid: int) -> float:
+        """Have a worker stand still no more: its query answers, or shall stop. Nothing if it never did.
+
+        Returns:
+            For how many seconds it stood still since `begin`; 0 the next time.
+        """
         with self._changed:
-            if pid in self._processes:
-                self._go_on(pid)
-                os.close(self._processes.pop(pid))
+            if pid not in self._processes:
+                return 0.0
+            self._go_on(pid)
+            os.close(self._processes.pop(pid))
+            return self._still_s.pop(pid)
 
     def end(self, pid: int, *, healthy: bool) -> bool:
         """Take a worker back that `begin` put aside, if it is healthy; whether it is of use for another query."""
@@ -126,17 +136,24 @@ class LastingQueries:
                         if self._still:
                             self._stop(pid)
                         elif submissions_come:
-                            self._signal(pid, signal.SIGCONT)
+                            self._run(pid)
                         else:
                             self._go_on(pid)
 
     def _stop(self, pid: int) -> None:
         self._signal(pid, signal.SIGSTOP)
+        self._still_since_s[pid] = time.monotonic()
         standing_back.leave_a_processor(pid)
+
+    def _run(self, pid: int) -> None:
+        self._signal(pid, signal.SIGCONT)
+        since_s = self._still_since_s.pop(pid, None)
+        if since_s is not None:
+            self._still_s[pid] += time.monotonic() - since_s
 
     def _go_on(self, pid: int) -> None:
         standing_back.use_all_processors(pid)
-        self._signal(pid, signal.SIGCONT)
+        self._run(pid)
 
     def _signal(self, pid: int, number: signal.Signals) -> None:
         """Signal a worker; one that may not be signalled runs on, which is told of."""

@@ -76,6 +76,7 @@ class RunningQuery:
         self._lasting = lasting
         self._put_aside = False
         self._answers = False
+        self._still_s = 0.0
         self._lock = threading.Lock()
         self._reason: StopReason | None = None
         # Whether the worker has the query, and whether it knows that it shall stop.
@@ -196,7 +197,7 @@ class RunningQuery:
     def _let_run(self) -> None:
         """Have the query stand still no more, under the lock."""
         if self._put_aside and not self.over and self._lasting is not None:
-            self._lasting.let_run(self._worker.pid)
+            self._still_s += self._lasting.let_run(self._worker.pid)
 
     def _kill_if_not_over(self) -> None:
         with self._lock:
@@ -239,6 +240,6 @@ class RunningQuery:
 
     def _raise_stopped(self) -> None:
         if self._reason is StopReason.TIMEOUT:
-            raise SqlTimeout(self._limits.timeout_s)
+            raise SqlTimeout(self._limits.timeout_s, self._still_s)
         if self._reason is not None:
             raise SqlCancelled("the query was stopped")

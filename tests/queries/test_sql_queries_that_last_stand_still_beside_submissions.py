@@ -135,19 +135,19 @@ def test_while_submissions_come_it_stands_still_most_of_the_time_and_runs_now_an
     with pool_beside(table, tmp_path, Submissions(), 0.1) as one:
         (pid,) = one.pool.worker_pids()
         lasting = Lasting(one)
-        ran_s = still_s = 0.0
+        ran_s, still_s = [], []
         wait_until(lambda: is_still(pid))
         for _ in range(5):
             began_s = time.monotonic()
             wait_until(lambda: not is_still(pid))
-            still_s += time.monotonic() - began_s
+            still_s.append(time.monotonic() - began_s)
             began_s = time.monotonic()
             wait_until(lambda: is_still(pid))
-            ran_s += time.monotonic() - began_s
+            ran_s.append(time.monotonic() - began_s)
         lasting.end()
-    assert still_s > ran_s
-    # Each time for 0.45 s, if nothing comes in between.
-    assert still_s >= 5 * 0.4
+    assert sum(still_s) > sum(ran_s)
+    # For 0.45 s; a busy machine may see the beginning late.
+    assert max(still_s) >= 0.4
 
 
 def allowed(pid: int) -> list[set[int]]:
@@ -229,10 +229,11 @@ def test_one_that_stands_still_is_cancelled_at_once_and_its_worker_lives_on(
 def test_one_that_stands_still_is_stopped_by_its_time_limit(table: SmallTable, tmp_path: Path) -> None:
     with pool_beside(table, tmp_path, Submissions(), _FOR_HOURS, limits=SqlLimits(timeout_s=1.0)) as one:
         began_s = time.monotonic()
-        with pytest.raises(SqlTimeout):
+        with pytest.raises(SqlTimeout, match=r"timeout_s is 1; it stood still for \d+\.\d s .*sql_share_min") as error:
             one.pool.run(_LASTS, one.view)
         # In hours otherwise.
         assert time.monotonic() - began_s < 60
+        assert 0 < error.value.still_s < time.monotonic() - began_s
 
 
 def test_one_that_answers_runs_on_beside_submissions(table: SmallTable, tmp_path: Path) -> None:
@@ -273,8 +274,12 @@ def test_all_that_last_stand_still_together(process: subprocess.Popen[bytes]) ->
 def test_it_begins_anew_when_others_last_later(process: subprocess.Popen[bytes]) -> None:
     lasting = lasting_queries(Submissions())
     for _ in range(3):
+        began_s = time.monotonic()
         lasting.begin(process.pid, answers=False)
         wait_until(lambda: is_still(process.pid))
+        time.sleep(0.1)
+        assert 0.1 <= lasting.let_run(process.pid) <= time.monotonic() - began_s
+        assert lasting.let_run(process.pid) == 0
         assert lasting.end(process.pid, healthy=True)
         wait_until(lambda: not is_still(process.pid))
     lasting.close()
