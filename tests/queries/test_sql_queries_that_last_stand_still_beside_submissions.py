@@ -32,18 +32,15 @@ _ROOT: Final = Path(__file__).parents[2]
 
 
 class Submissions:
-    """A position that grows, as that of the last acknowledged action does, until `stop` is called."""
+    """A position that grows, as that of the last acknowledged action does, while they come."""
 
-    def __init__(self, each_s: float = 0.005) -> None:
-        self._began_s, self._each_s = time.monotonic(), each_s
-        self._stopped_s: float | None = None
+    def __init__(self, *, come: bool = True) -> None:
+        self._position = 0
+        self.come = come
 
     def __call__(self) -> int:
-        until_s = time.monotonic() if self._stopped_s is None else self._stopped_s
-        return int((until_s - self._began_s) / self._each_s)
-
-    def stop(self) -> None:
-        self._stopped_s = time.monotonic()
+        self._position += self.come
+        return self._position
 
 
 @pytest.fixture(scope="module")
@@ -167,7 +164,7 @@ def test_it_leaves_a_processor_beside_submissions_and_has_all_again_afterwards(
         lasting = Lasting(one)
         wait_until(lambda: is_still(pid) and all(len(found) == len(mine) - 1 for found in allowed(pid)))
         assert all(found < mine for found in allowed(pid))
-        submissions.stop()
+        submissions.come = False
         wait_until(lambda: not is_still(pid))
         assert all(found == mine for found in allowed(pid))
         lasting.end()
@@ -196,7 +193,7 @@ def test_it_goes_on_soon_after_the_last_submission(table: SmallTable, tmp_path: 
         (pid,) = one.pool.worker_pids()
         lasting = Lasting(one)
         wait_until(lambda: is_still(pid))
-        submissions.stop()
+        submissions.come = False
         wait_until(lambda: not is_still(pid))
         assert not seen_still(pid, 3 * QUIET_AFTER_S)
         lasting.end()
@@ -237,10 +234,12 @@ def test_one_that_stands_still_is_stopped_by_its_time_limit(table: SmallTable, t
 
 
 def test_one_that_answers_runs_on_beside_submissions(table: SmallTable, tmp_path: Path) -> None:
-    with pool_beside(table, tmp_path, Submissions(), _FOR_HOURS) as one:
+    submissions = Submissions(come=False)
+    with pool_beside(table, tmp_path, submissions, _FOR_HOURS) as one:
         (pid,) = one.pool.worker_pids()
         endless = SqlRequest("SELECT a.range FROM range(1000000) a, range(1000000) b", max_rows=10**9)
         result = one.pool.run(endless, one.view)
+        submissions.come = True
         assert not seen_still(pid, 0.6)
         result.close()
 
@@ -265,7 +264,7 @@ def test_all_that_last_stand_still_together(process: subprocess.Popen[bytes]) ->
     with sleeping() as second:
         lasting.begin(second.pid, answers=False)
         wait_until(lambda: is_still(second.pid))
-        submissions.stop()
+        submissions.come = False
         wait_until(lambda: not is_still(process.pid) and not is_still(second.pid))
         lasting.close()
         second.kill()
