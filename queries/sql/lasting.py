@@ -52,6 +52,7 @@ class LastingQueries:
         self._still_since_s: dict[int, float] = {}
         self._still_s: dict[int, float] = {}
         self._still = False
+        self._refused = False
         self._closed = False
         self._thread: threading.Thread | None = None
 
@@ -141,8 +142,8 @@ class LastingQueries:
                             self._go_on(pid)
 
     def _stop(self, pid: int) -> None:
-        self._signal(pid, signal.SIGSTOP)
-        self._still_since_s[pid] = time.monotonic()
+        if self._signal(pid, signal.SIGSTOP):
+            self._still_since_s[pid] = time.monotonic()
         standing_back.leave_a_processor(pid)
 
     def _run(self, pid: int) -> None:
@@ -155,15 +156,18 @@ class LastingQueries:
         standing_back.use_all_processors(pid)
         self._run(pid)
 
-    def _signal(self, pid: int, number: signal.Signals) -> None:
-        """Signal a worker; one that may not be signalled runs on, which is told of."""
+    def _signal(self, pid: int, number: signal.Signals) -> bool:
+        """Signal a worker; one that may not be signalled runs on, which is told of once. Whether it was signalled."""
         try:
             signal.pidfd_send_signal(self._processes[pid], number)
         except ProcessLookupError:
             # It has ended; whoever waits for it learns it from its channel.
-            return
+            return False
         except OSError as error:
-            if number == signal.SIGSTOP:
+            if not self._refused:
+                self._refused = True
                 _logger.warning(
                     "queries that last may delay submissions: they cannot be made to stand still (%s)", error
                 )
+            return False
+        return True
