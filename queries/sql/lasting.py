@@ -19,6 +19,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Final
 
 from queries.sql import standing_back
@@ -30,6 +31,21 @@ RUN_S: Final = 0.05
 """How long queries run at a time while submissions come."""
 
 _logger = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class _Worker:
+    """One that stands still at times.
+
+    Attributes:
+        descriptor: of its process, since a signal must not reach another one that got its id when it had ended.
+        still_since_s: when it began to stand still; None while it runs.
+        still_s: for how long it did before.
+    """
+
+    descriptor: int
+    still_since_s: float | None = None
+    still_s: float = 0.0
 
 
 class LastingQueries:
@@ -46,11 +62,7 @@ class LastingQueries:
         self._acknowledged = acknowledged
         self._still_s_max = RUN_S / share_min - RUN_S
         self._changed = threading.Condition()
-        # Process descriptors by id: a signal must not reach another process that got the id of one that ended.
-        self._processes: dict[int, int] = {}
-        # When each began to stand still, and for how long it did before.
-        self._still_since_s: dict[int, float] = {}
-        self._still_s: dict[int, float] = {}
+        self._workers: dict[int, _Worker] = {}
         self._still = False
         self._refused = False
         self._closed = False
@@ -63,17 +75,16 @@ class LastingQueries:
         if answers or self._still_s_max <= 0:
             return
         try:
-            process = os.pidfd_open(pid)
+            worker = _Worker(os.pidfd_open(pid))
         except OSError as error:
             # It has ended, or the system knows no such thing (Linux before 5.3).
             _logger.debug("a query that lasts does not stand still: %s", error)
             return
         with self._changed:
             if self._closed:
-                os.close(process)
+                os.close(worker.descriptor)
                 return
-            self._processes[pid] = process
-            self._still_s[pid] = 0.0
+            self._workers[pid] = worker
             if self._still:
                 self._stop(pid)
             if self._thread is None:
@@ -88,11 +99,12 @@ class LastingQueries:
             For how many seconds it stood still since `begin`; 0 the next time.
         """
         with self._changed:
-            if pid not in self._processes:
+            if pid not in self._workers:
                 return 0.0
             self._go_on(pid)
-            os.close(self._processes.pop(pid))
-            return self._still_s.pop(pid)
+            worker = self._workers.pop(pid)
+            os.close(worker.descriptor)
+            return worker.still_s
 
     def end(self, pid: int, *, healthy: bool) -> bool:
         """Take a worker back that `begin` put aside, if it is healthy; whether it is of use for another query."""
@@ -105,7 +117,7 @@ class LastingQueries:
         with self._changed:
             self._closed = True
             thread = self._thread
-            for pid in list(self._processes):
+            for pid in list(self._workers):
                 self.let_run(pid)
             self._changed.notify()
         if thread is not None:
@@ -115,7 +127,7 @@ class LastingQueries:
         last, came_at_s, turn_began_s = self._acknowledged(), float("-inf"), time.monotonic()
         with self._changed:
             while not self._closed:
-                if not self._processes:
+                if not self._workers:
                     self._still = False
                     self._changed.wait()
                     last, came_at_s, turn_began_s = self._acknowledged(), float("-inf"), time.monotonic()
@@ -133,7 +145,7 @@ class LastingQueries:
                 if turns:
                     self._still = not self._still
                     turn_began_s = now_s
-                    for pid in self._processes:
+                    for pid in self._workers:
                         if self._still:
                             self._stop(pid)
                         elif submissions_come:
@@ -143,14 +155,15 @@ class LastingQueries:
 
     def _stop(self, pid: int) -> None:
         if self._signal(pid, signal.SIGSTOP):
-            self._still_since_s[pid] = time.monotonic()
+            self._workers[pid].still_since_s = time.monotonic()
         standing_back.leave_a_processor(pid)
 
     def _run(self, pid: int) -> None:
         self._signal(pid, signal.SIGCONT)
-        since_s = self._still_since_s.pop(pid, None)
-        if since_s is not None:
-            self._still_s[pid] += time.monotonic() - since_s
+        worker = self._workers[pid]
+        if worker.still_since_s is not None:
+            worker.still_s += time.monotonic() - worker.still_since_s
+            worker.still_since_s = None
 
     def _go_on(self, pid: int) -> None:
         standing_back.use_all_processors(pid)
@@ -159,7 +172,7 @@ class LastingQueries:
     def _signal(self, pid: int, number: signal.Signals) -> bool:
         """Signal a worker; one that may not be signalled runs on, which is told of once. Whether it was signalled."""
         try:
-            signal.pidfd_send_signal(self._processes[pid], number)
+            signal.pidfd_send_signal(self._workers[pid].descriptor, number)
         except ProcessLookupError:
             # It has ended; whoever waits for it learns it from its channel.
             return False

@@ -1,4 +1,4 @@
-"""A service has SQL that lasts stand still while any of its processes acknowledges submissions, where it matters."""
+"""A service has SQL that lasts stand still while it acknowledges submissions, where it matters."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_a_containers_share_of_the_processors_counts(tmp_path: Path, text: str |
 
 
 @pytest.mark.skipif(not standing_back.is_known(), reason="the system has no such policy")
-def test_a_worker_stands_still_while_submissions_come_to_any_process(tmp_path: Path) -> None:
+def test_a_worker_of_a_service_of_two_processes_stands_still_while_submissions_come(tmp_path: Path) -> None:
     flags = ("--workers", "2", "--sql-when-idle", "--sql-threads", "64", "--sql-timeout-ms-max", "8000")
     ends = threading.Event()
     answered: list[int] = []

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -26,3 +28,13 @@ def test_the_last_position_that_any_process_noted_is_known_to_all(
     assert noted(path) == ("journal", 20)
     for one in marks:
         one.close()
+
+
+def test_what_another_process_notes_is_known_here(tmp_path: Path) -> None:
+    mark = HeadMark(tmp_path / "mark")
+    mark.begin("journal", 7)
+    script = "import sys; from pathlib import Path; from storage.head_mark import HeadMark;"
+    script += " HeadMark(Path(sys.argv[1])).note(20)"
+    subprocess.run([sys.executable, "-c", script, str(tmp_path / "mark")], check=True, cwd=Path(__file__).parents[2])
+    assert mark.noted() == 20
+    mark.close()
