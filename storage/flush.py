@@ -206,11 +206,13 @@ class Flusher:
                 remove_unreferenced(files, self._lake.folder)
                 raise
             version = self._commit(files, journal, after=watermark, watermark=last)
-        self._make_durable(self._journal.state().durable_version, last)
+        durable_version = self._sync_log(after_version=self._journal.state().durable_version)
         written = sum(one.rows for one in files)
         size = sum(one.size_bytes for one in files)
         seconds = time.perf_counter() - started
+        # Before the journal is trimmed, which is what answers those who asked for a flush: they find it counted.
         self._on_commit(FlushResult(written, len(files), size, version, seconds, len(rejected)))
+        self._journal.trim(last, durable_version=durable_version)
         self._commits_since_checkpoint += 1
         if self._commits_since_checkpoint >= _CHECKPOINT_COMMITS:
             self._checkpoint()
@@ -312,9 +314,13 @@ class Flusher:
 
     def _make_durable(self, durable_version: int, watermark: int) -> None:
         """Sync the log up to the version at hand, then record that and trim: never the other way round."""
+        self._journal.trim(watermark, durable_version=self._sync_log(after_version=durable_version))
+
+    def _sync_log(self, *, after_version: int) -> int:
+        """Make the log durable up to the version at hand; return that."""
         version = self._lake.version
-        self._lake.sync(after_version=durable_version, through_version=version)
-        self._journal.trim(watermark, durable_version=version)
+        self._lake.sync(after_version=after_version, through_version=version)
+        return version
 
 
 def _beyond(watermark: int, letter: Rejection, position: int) -> tuple[Rejection, int]:

@@ -38,10 +38,11 @@ class FlushRequests:
             StoreFailed: the store is latched.
         """
         target = self._journal.state().head
+        # Read first: an attempt that fails once the request is there is told to who asked.
+        earlier_errors = self._page.last_error().number
         if self._journal.state().trimmed_position < target:
             self._journal.request_flush(target)
         deadline = time.monotonic() + timeout_s
-        earlier_errors = self._page.last_error().number
         while (trimmed := self._journal.state().trimmed_position) < target:
             self._latch.check()
             self._wake()

@@ -19,7 +19,8 @@ class StoreOptions:
     Attributes:
         erasure_grace_ms: how long queries may go on that began before a user's files were rewritten.
         forget_user: removes what is kept of an erased user outside of the store's own files; called again if it fails.
-        on_flush: called after each commit to the lake, in the leader's thread.
+        on_flush: called for each commit to the lake, in the leader's thread: once it is durable, and before anybody
+            who asked for a flush is told that it is done.
         on_flush_error: called for each failed attempt.
         on_chore_error: called with the chore's name when upkeep of the table failed; it is tried again.
     """

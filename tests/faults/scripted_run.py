@@ -167,12 +167,20 @@ def data_synced_too_late() -> Iterator[None]:
 def trim_before_the_log_is_synced() -> Iterator[None]:
     """The journal is trimmed first, and the log entry that holds the rows instead is synced after that."""
 
-    def careless(flusher: Flusher, durable_version: int, watermark: int) -> None:
-        version = flusher._lake.version
-        flusher._journal.trim(watermark, durable_version=version)
-        flusher._lake.sync(after_version=durable_version, through_version=version)
+    due: list[Callable[[], None]] = []
+    trim = Journal.trim
 
-    with mock.patch.object(Flusher, "_make_durable", careless):
+    def later(flusher: Flusher, *, after_version: int) -> int:
+        version = flusher._lake.version
+        due.append(lambda: flusher._lake.sync(after_version=after_version, through_version=version))
+        return version
+
+    def careless(journal: Journal, watermark: int, *, durable_version: int) -> None:
+        trim(journal, watermark, durable_version=durable_version)
+        while due:
+            due.pop()()
+
+    with mock.patch.object(Flusher, "_sync_log", later), mock.patch.object(Journal, "trim", careless):
         yield
 
 

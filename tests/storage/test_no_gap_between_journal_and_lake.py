@@ -110,7 +110,7 @@ def test_a_submission_that_is_in_the_lake_in_part_is_read_whole_and_once(store: 
 
     commits: list[int] = []
 
-    def stop_after_two(_: object) -> None:
+    def stop_after_two() -> None:
         commits.append(1)
         view = store.read_view()
         assert in_view(view) == [(store.journal_id, n) for n in through(9)]
@@ -118,9 +118,8 @@ def test_a_submission_that_is_in_the_lake_in_part_is_read_whole_and_once(store: 
         if len(commits) == 2:
             raise Stop
 
-    one_day_at_a_time._on_commit = stop_after_two
     with pytest.raises(Stop):
-        one_day_at_a_time.flush(9)
+        one_day_at_a_time.flush(9, between=stop_after_two)
     view = store.read_view()
     assert [position for _, position in in_hot_rows(view)] == [7, 8, 9]
     assert [position for _, position in sorted(in_files(view))] == through(6)
