@@ -244,6 +244,8 @@ def test_a_killed_worker_and_a_killed_keeper_are_replaced(
 def test_signals_do_not_end_the_keeper_and_its_services_death_does(tmp_path: Path) -> None:
     """It leaves the signals that end a service to its parent, and ends at once when that is killed."""
     with serving(tmp_path / "data", tmp_path / "log", settings=_PATIENT) as server:
+        # With something to flush, so that the keeper has begun its work once that is answered.
+        assert server.ask("POST", "/api/submitlogs", submission_body([Action("none", 0)])).status == 200
         assert server.ask("POST", "/api/flush", b"").status == 200
         keeper = server.keeper()
         for number in (signal.SIGTERM, signal.SIGINT):

@@ -163,8 +163,9 @@ class Sandbox:
 def sandbox(
     table: SmallTable, temp_folder: Path, limits: SqlLimits | None = None, *, workers: int = 1, **options: Any
 ) -> Iterator[Sandbox]:
-    """A started pool over a table."""
+    """A started pool over a table; a query waits for a worker as long as a busy machine may take to start one."""
     lost: list[LostWorker] = []
+    options = {"wait_s_max": 180.0, "start_timeout_s": 180.0, **options}
     with SqlPool(
         data_folder=table.folder,
         temp_folder=temp_folder,

@@ -29,6 +29,7 @@ from tests.queries.athena_calls import (
     state,
 )
 from tests.queries.athena_engine import SCHEMA, DuckDBEngine
+from tests.storage.building import eventually
 
 
 @pytest.fixture
@@ -137,8 +138,9 @@ def test_what_a_killed_process_ran_or_queued_fails_and_says_so(tmp_path: Path) -
         assert child.stdout is not None
         ids = child.stdout.readline().split()
         assert [state(survivor, one) for one in ids] == ["RUNNING", "QUEUED"]
+        partial = tmp_path / "athena" / "results" / f"{ids[0]}.partial"
+        eventually(partial.exists)
         os.kill(child.pid, signal.SIGKILL)
-    partial = tmp_path / "athena" / "results" / f"{ids[0]}.partial"
     assert partial.exists()
     for one in ids:
         status = execution(survivor, one)["Status"]
@@ -248,8 +250,10 @@ def test_too_many_queries_are_refused_and_not_queued(tmp_path: Path) -> None:
     api.close()
 
 
-def test_a_short_query_has_ended_when_it_is_first_asked_about(api: AthenaApi) -> None:
+def test_a_short_query_has_ended_when_it_is_first_asked_about(tmp_path: Path) -> None:
+    api = make_api(tmp_path, poll_wait_s=60)
     assert [state(api, start(api, "SELECT 1")) for _ in range(20)] == ["SUCCEEDED"] * 20
+    api.close()
 
 
 def test_the_history_is_bounded(tmp_path: Path) -> None:

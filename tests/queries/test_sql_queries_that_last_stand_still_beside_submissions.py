@@ -224,9 +224,9 @@ def test_one_that_stands_still_is_cancelled_at_once_and_its_worker_lives_on(
 
 
 def test_one_that_stands_still_is_stopped_by_its_time_limit(table: SmallTable, tmp_path: Path) -> None:
-    with pool_beside(table, tmp_path, Submissions(), _FOR_HOURS, limits=SqlLimits(timeout_s=1.0)) as one:
+    with pool_beside(table, tmp_path, Submissions(), _FOR_HOURS, limits=SqlLimits(timeout_s=5.0)) as one:
         began_s = time.monotonic()
-        with pytest.raises(SqlTimeout, match=r"timeout_s is 1; it stood still for \d+\.\d s .*sql_share_min") as error:
+        with pytest.raises(SqlTimeout, match=r"timeout_s is 5; it stood still for \d+\.\d s .*sql_share_min") as error:
             one.pool.run(_LASTS, one.view)
         # In hours otherwise.
         assert time.monotonic() - began_s < 60
@@ -276,7 +276,8 @@ def test_it_begins_anew_when_others_last_later(process: subprocess.Popen[bytes])
         began_s = time.monotonic()
         lasting.begin(process.pid, answers=False)
         wait_until(lambda: is_still(process.pid))
-        time.sleep(0.1)
+        # It is seen to stand still a little before that is noted.
+        time.sleep(0.2)
         assert 0.1 <= lasting.let_run(process.pid) <= time.monotonic() - began_s
         assert lasting.let_run(process.pid) == 0
         assert lasting.end(process.pid, healthy=True)

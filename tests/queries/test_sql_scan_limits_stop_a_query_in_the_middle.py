@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -12,13 +14,13 @@ from tests.queries.sql_tables import Sandbox, make_rows, sandbox, write_table
 # Reads the table at once and then counts for hours.
 _READS_AND_GOES_ON = "SELECT count(*) FROM actions a, range(1000000) b, range(1000000) c WHERE a.position + b.range < 0"
 _TIMEOUT_S = 3.0
+_LIMITS = SqlLimits(memory_bytes_max=256 << 20, threads=1, timeout_s=120.0)
 
 
 @pytest.fixture(scope="module")
 def sql(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sandbox]:
     table = write_table(tmp_path_factory.mktemp("table") / "actions", make_rows(days=3, per_file=200))
-    limits = SqlLimits(memory_bytes_max=256 << 20, threads=1, timeout_s=_TIMEOUT_S)
-    with sandbox(table, tmp_path_factory.mktemp("temp"), limits) as one:
+    with sandbox(table, tmp_path_factory.mktemp("temp"), _LIMITS) as one:
         yield one
 
 
@@ -36,9 +38,10 @@ def test_a_query_over_its_limit_is_stopped_while_it_runs(sql: Sandbox) -> None:
     assert sql.pool.worker_pids() == pids, "the worker obeyed, and takes the next query"
 
 
-def test_the_control_without_a_limit_runs_into_the_time_limit(sql: Sandbox) -> None:
-    with pytest.raises(SqlTimeout):
-        _run(sql, _READS_AND_GOES_ON, None)
+def test_the_control_without_a_limit_runs_into_the_time_limit(sql: Sandbox, tmp_path: Path) -> None:
+    limits = dataclasses.replace(_LIMITS, timeout_s=_TIMEOUT_S)
+    with sandbox(sql.table, tmp_path, limits) as hasty, pytest.raises(SqlTimeout):
+        _run(hasty, _READS_AND_GOES_ON, None)
 
 
 def test_a_query_within_its_limit_is_answered(sql: Sandbox) -> None:

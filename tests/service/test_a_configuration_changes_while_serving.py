@@ -18,6 +18,7 @@ import pytest
 from deltalake import DeltaTable
 
 from tests.service.running_service import NO_TLS, RunningService, action, running_service, submission
+from tests.storage.building import eventually
 
 VIEWS = """
 [action_types.view]
@@ -165,6 +166,7 @@ def test_a_type_with_a_new_column_comes_under_load(served: RunningService) -> No
         assert in_athena(served, "SELECT DISTINCT amount_cents FROM actions WHERE type = 'purchase'") == [[str(2**40)]]
         submitted = load.submitted
         everywhere(served, lambda client: client.get("/health/ready").status_code, 200)
+        eventually(lambda: load.submitted > submitted)
     assert load.failures == []
     assert load.submitted > submitted > 0
     served.flush()
@@ -182,6 +184,9 @@ def test_a_type_with_a_new_column_comes_under_load(served: RunningService) -> No
 
 def test_a_wrong_file_is_said_everywhere_and_changes_nothing(served: RunningService) -> None:
     save(served, "flush_rows_max = 'many'\n")
+    # Each of the four processes says so once; the keeper and the supervisor answer nobody, so that it is waited for.
+    said = "everything stays as it is: flush_rows_max"
+    everywhere(served, lambda _: served.log().count(said), 4)
     everywhere(served, readiness, (200, "invalid"))
     assert served.metric("actionlake_configuration_valid") == 0
     told = served.client.get("/api/config").json()
@@ -190,14 +195,12 @@ def test_a_wrong_file_is_said_everywhere_and_changes_nothing(served: RunningServ
         "value": 50, "source": "file", "live": True, "changedAt": None,
     }  # fmt: skip
     assert submit_one("CLICK")(served.client) == 1
-    # Each of the four processes says so once; the keeper and the supervisor answer nobody, so that it is waited for.
-    said = "everything stays as it is: flush_rows_max"
-    everywhere(served, lambda _: served.log().count(said), 4)
     # A column of another type cannot be followed either: nothing in the table is ever retyped.
     save(served, BEGINNING + PURCHASES.replace("bigint", "varchar"))
     everywhere(served, lambda client: "retyped" in client.get("/health/ready").json()["configuration"], True)
     assert served.log().count(said) == 4
     save(served, BEGINNING + PURCHASES + "[athena_work_groups.a]\n")
+    everywhere(served, lambda _: served.log().count("is right again"), 4)
     everywhere(served, readiness, (200, "valid"))
     assert served.metric("actionlake_configuration_valid") == 1
     told = served.client.get("/api/config").json()

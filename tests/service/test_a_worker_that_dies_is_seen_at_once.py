@@ -24,7 +24,10 @@ def workers() -> Iterator[Workers]:
         number: signal.getsignal(number) for number in (*numbers, signal.SIGUSR1, signal.SIGUSR2, signal.SIGWINCH)
     }
     with listening("127.0.0.1", 0, listeners=1) as listeners:
-        config = uvicorn.Config("no.such:app", workers=1, log_config=None, timeout_worker_healthcheck=OVERDUE_S)
+        # Its start never ends by itself.
+        config = uvicorn.Config(
+            "signal:pause", factory=True, workers=1, log_config=None, timeout_worker_healthcheck=OVERDUE_S
+        )
         supervisor = Workers(config, listeners)
         supervisor.init_processes()
         os.kill(_pid(supervisor), signal.SIGSTOP)

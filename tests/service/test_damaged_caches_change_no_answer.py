@@ -82,7 +82,8 @@ def files_of(folder: Path) -> list[Path]:
 
 
 def delete_everything(cache: Path) -> None:
-    shutil.rmtree(cache)
+    # The keeper may be writing into it.
+    shutil.rmtree(cache.rename(cache.with_name("gone")))
 
 
 def cut(cache: Path) -> None:

@@ -69,7 +69,7 @@ def problems_of(operation: Operation, mode: GenerationMode, session: requests.Se
     )
     @given(case=operation.as_strategy(mode))
     def send(case: Case[Any]) -> None:
-        response = case.call(session=session)
+        response = case.call(session=session, timeout=180)
         seen[str(response.status_code)] += 1
         try:
             case.validate_response(response, checks=_CHECKS)

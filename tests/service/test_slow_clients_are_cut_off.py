@@ -105,14 +105,15 @@ def until_closed(client: socket.socket) -> bytes:
 
 
 def until_it_was_read(client: socket.socket) -> None:
-    """Wait until the server has taken all that was sent."""
+    """Wait until the server has taken all that was sent, and that has all arrived."""
     ours = client.getsockname()[1]
     deadline = time.monotonic() + 180
     while True:
         lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-        # What waits to be read is the second of two numbers, of the server's side of the connection.
-        waiting = [line[4].split(":")[1] for line in lines if int(line[2].split(":")[1], 16) == ours]
-        if waiting and not any(int(one, 16) for one in waiting):
+        # What waits to be sent, on our side, is the first of two numbers; what waits to be read, on theirs, the second.
+        unsent = [line[4].split(":")[0] for line in lines if int(line[1].split(":")[1], 16) == ours]
+        unread = [line[4].split(":")[1] for line in lines if int(line[2].split(":")[1], 16) == ours]
+        if unsent and unread and not any(int(one, 16) for one in unsent + unread):
             return
         assert time.monotonic() < deadline
         time.sleep(0.01)
@@ -134,7 +135,9 @@ def trickle(client: socket.socket, text: bytes) -> bytes:
 
 
 def test_a_head_that_trickles(client: socket.socket) -> None:
-    answer = trickle(client, b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n")
+    client.sendall(b"P")
+    until_it_was_read(client)
+    answer = trickle(client, b"OST / HTTP/1.1\r\nhost: x\r\ncontent-length: 3\r\n")
     assert answer == b"reset" or (answer.startswith(b"HTTP/1.1 408 ") and b"head" in answer)
 
 
@@ -149,6 +152,7 @@ def test_a_head_that_stops(client: socket.socket) -> None:
 
 def test_a_body_that_trickles(client: socket.socket) -> None:
     client.sendall(b"POST / HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n")
+    until_it_was_read(client)
     answer = trickle(client, b"x" * 20)
     assert answer == b"reset" or (answer.startswith(b"HTTP/1.1 408 ") and b"body" in answer)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import threading
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -43,7 +44,12 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningService]
 
 
 def sql(service: RunningService, text: str, query: str = "", **body: Any) -> httpx.Response:
-    return service.client.post(f"/api/sql{query}", json={"sql": text, **body})
+    """Ask; and again where a busy machine made the query too late for its limit, or has not got a worker yet."""
+    deadline = time.monotonic() + 180
+    while True:
+        answer = service.client.post(f"/api/sql{query}", json={"sql": text, **body})
+        if answer.status_code not in (408, 503) or time.monotonic() > deadline:
+            return answer
 
 
 def rows(response: httpx.Response) -> list[dict[str, Any]]:
@@ -192,7 +198,8 @@ def test_a_body_that_is_no_json_object_is_refused(served: RunningService) -> Non
 
 def test_a_query_over_its_time_is_408_and_over_its_memory_413(served: RunningService) -> None:
     def ask() -> None:
-        late = problem(sql(served, "SELECT count(*) FROM range(10000000) a, range(100000) b"), 408)
+        endless = {"sql": "SELECT count(*) FROM range(10000000) a, range(100000) b"}
+        late = problem(served.client.post("/api/sql", json=endless), 408)
         assert late["limit"] == "timeout_s"
 
     with machine_delay() as delay:
@@ -241,7 +248,7 @@ def test_answers_stay_right_while_rows_are_flushed(served: RunningService) -> No
                 before = written[0]
                 text = "SELECT count(*) AS n, count(DISTINCT properties) AS d FROM actions WHERE user_id = 'steady'"
                 answer = client.post("/api/sql", json={"sql": text})
-                if answer.status_code == 408:  # On a machine that is very busy.
+                if answer.status_code in (408, 503):  # On a machine that is very busy.
                     continue
                 (row,) = answer.json()["rows"]
                 if row["n"] == row["d"] and before <= row["n"] <= written[0] + 1:

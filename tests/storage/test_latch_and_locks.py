@@ -340,10 +340,14 @@ def test_every_worker_reads_what_every_worker_acknowledged(folder: Path) -> None
 def test_a_leader_that_meets_an_error_tries_again_and_tells(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[BaseException] = []
     flush, failures = Flusher.flush, [DiskFull("full"), RuntimeError("unheard of")]
+    told_full = threading.Event()
 
     def fail_first(one: Flusher, through_position: int, **options: Any) -> None:
         if failures:
-            raise failures.pop(0)
+            failure = failures.pop(0)
+            # Only the last error can be asked for, so that the next must not come before the first was heard.
+            assert isinstance(failure, DiskFull) or told_full.wait(120)
+            raise failure
         flush(one, through_position, **options)
 
     monkeypatch.setattr(Flusher, "flush", fail_first)
@@ -353,6 +357,7 @@ def test_a_leader_that_meets_an_error_tries_again_and_tells(folder: Path, monkey
         put(store, 3)
         with pytest.raises(DiskFull):
             store.flush(timeout_s=120)
+        told_full.set()
         # The error of an earlier attempt is not told to who asks after it.
         assert store.flush(timeout_s=120) == 3
         assert [type(error) for error in told] == [DiskFull, RuntimeError]

@@ -336,9 +336,9 @@ def test_a_busy_store_has_no_false_problems(tmp_path: Path) -> None:
     submitting = threading.Thread(target=submit)
     store.start_leading()
     submitting.start()
-    reports = []
+    reports: list[VerifyReport] = []
     try:
-        for _ in range(12):
+        while len(reports) < 12 or reports[-1].version <= reports[0].version + 5:
             reports.append(_verify(tmp_path / "data", deep=False))
             store.flush(timeout_s=120)
     finally:
@@ -347,7 +347,6 @@ def test_a_busy_store_has_no_false_problems(tmp_path: Path) -> None:
         store.close(flush=False)
     assert [str(problem) for report in reports for problem in report.problems] == []
     assert reports[-1].rows > reports[0].rows
-    assert reports[-1].version > reports[0].version + 5
 
 
 def test_the_command_ends_with_the_figures(folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,18 +17,23 @@ def traces(folder: Path, text: str) -> list[str]:
     forms = {text.encode(), json.dumps(text)[1:-1].encode(), json.dumps(text, ensure_ascii=False)[1:-1].encode()}
     found: list[str] = []
     for path in sorted(folder.rglob("*")):
-        if not path.is_file():
-            continue
         place = path.relative_to(folder).as_posix()
-        if any(form in place.encode() for form in forms) or any(form in path.read_bytes() for form in forms):
-            found.append(f"{place}: raw")
-        if path.suffix == ".parquet":
-            found += [f"{place}: {where}" for where in _in_parquet(path, text)]
-        elif path.suffix == ".json" and path.parent.name == "_delta_log":
-            entries = [json.loads(line) for line in path.read_text().splitlines()]
-            if any(text in value for value in _texts(entries)):
-                found.append(f"{place}: decoded")
+        # What goes while it is looked at, as a service at work removes its files, holds nothing.
+        with contextlib.suppress(FileNotFoundError):
+            if path.is_file():
+                found += [f"{place}: {where}" for where in _in_file(path, place, text, forms)]
     return found
+
+
+def _in_file(path: Path, place: str, text: str, forms: set[bytes]) -> Iterator[str]:
+    if any(form in place.encode() for form in forms) or any(form in path.read_bytes() for form in forms):
+        yield "raw"
+    if path.suffix == ".parquet":
+        yield from _in_parquet(path, text)
+    elif path.suffix == ".json" and path.parent.name == "_delta_log":
+        entries = [json.loads(line) for line in path.read_text().splitlines()]
+        if any(text in value for value in _texts(entries)):
+            yield "decoded"
 
 
 def _in_parquet(path: Path, text: str) -> Iterator[str]:
