@@ -16,6 +16,7 @@ import pytest
 
 from storage.errors import CorruptData, DiskFull, Overloaded, StoreFailed, StoreLocked
 from storage.flush import Flusher, FlushLimits, FlushResult
+from storage.journal import Journal
 from storage.latch import Latch
 from storage.locks import FileLock
 from storage.opening import FOR_A_MOMENT, join_store, lock_and_recover, read_store
@@ -363,6 +364,21 @@ def test_a_leader_that_meets_an_error_tries_again_and_tells(folder: Path, monkey
         assert [type(error) for error in told] == [DiskFull, RuntimeError]
         eventually(lambda: store._leadership.last_error is None)
         assert positions(store) == through(3)
+
+
+def test_an_error_that_came_right_after_the_request_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    request_flush = Journal.request_flush
+    with store_in(folder) as store:
+
+        def request_and_fail(journal: Journal, position: int) -> None:
+            request_flush(journal, position)
+            assert store._page is not None
+            store._page.note_error(DiskFull("full"))
+
+        monkeypatch.setattr(Journal, "request_flush", request_and_fail)
+        put(store, 1)
+        with pytest.raises(DiskFull):
+            store.flush(timeout_s=1.0)
 
 
 def test_a_flush_that_does_not_end_in_time_is_told_and_goes_on(folder: Path) -> None:
